@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * How wide the terminal is that a standard stream leads to.         All: [the state's own thread].
+ */
+#ifndef CONCUR_TERMINAL_H
+#define CONCUR_TERMINAL_H
+
+#include "support.h"
+
+/* Sets `terminal_width` into the table on top of the stack. */
+void concur_terminal_open(lua_State *L, concur_runtime *runtime);
+
+#endif
