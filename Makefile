@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: MIT
+# `make` alone lists what there is to do.
+
+# --- Settings, each can be given on the command line -----------------------------------------
+
+# Where everything that is built goes.
+BUILD ?= build
+# Optimisation and debugging; the warnings below stay.
+CFLAGS ?= -O2 -g
+# -Werror where a warning must stop the build (`make check`).
+WERROR ?=
+# Spec files or folders to run, and more options for busted.
+SPECS ?= spec
+BUSTED_FLAGS ?=
+# How many seconds `make fuzz` spends on each target.
+FUZZ_SECONDS ?= 60
+
+# The interpreter, and the name that pkg-config knows its headers by.
+LUA := $(firstword $(foreach name,lua5.4 lua54 lua,$(shell command -v $(name))) lua5.4)
+LUA_PC := $(firstword $(foreach name,lua5.4 lua54 lua-5.4 lua,\
+	$(shell pkg-config --exists $(name) 2>/dev/null && echo $(name))) lua5.4)
+
+# --- How C is compiled and linked ------------------------------------------------------------
+
+WARNINGS = -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes \
+	-Wmissing-prototypes -Wold-style-definition -Wpointer-arith -Wwrite-strings -Wvla -Wundef
+SANITIZE =
+COMPILE = $(CC) -std=c11 -D_GNU_SOURCE $(WARNINGS) $(WERROR) $(CFLAGS) $(SANITIZE) \
+	-fPIC -fvisibility=hidden -pthread \
+	$(LIBRARY_CFLAGS)
+
+LIBRARY_CFLAGS := $(shell pkg-config --cflags $(LUA_PC) libuv 2>/dev/null)
+UV_LIBS := $(shell pkg-config --libs libuv 2>/dev/null)
+LUA_LIBS := $(shell pkg-config --libs $(LUA_PC) 2>/dev/null)
+
+ifeq ($(shell uname -s),Darwin)
+MODULE_FLAGS = -bundle -undefined dynamic_lookup
+else
+# nodelete: lua_close must not unmap the module under a thread that was detached.
+MODULE_FLAGS = -shared -Wl,-z,nodelete
+endif
+
+SOURCES := $(sort $(wildcard csrc/*.c))
+OBJECTS := $(SOURCES:csrc/%.c=$(BUILD)/obj/%.o)
+MODULE := $(BUILD)/concur/core.so
+TESTHOST := $(BUILD)/testhost
+
+# What a Lua program needs in order to find concur in this tree.
+RUN = LUA_PATH="$(CURDIR)/lua/?.lua;$(CURDIR)/lua/?/init.lua;;" \
+	LUA_CPATH="$(abspath $(BUILD))/?.so;;"
+# An interpreter that was itself built with the sanitizer, where there is one.
+TEST_LUA ?= $(LUA)
+BUSTED = $(RUN) CONCUR_BUILD=$(BUILD) CONCUR_LUA=$(TEST_LUA) $(TEST_ENV) \
+	$(TEST_WRAPPER) $(TEST_LUA) scripts/busted.lua $(BUSTED_FLAGS) $(SPECS)
+
+# Set-up may have installed pkg-config a moment ago: what follows it runs in a new make.
+SUBMAKE = $(MAKE) --no-print-directory
+
+# --- The list --------------------------------------------------------------------------------
+
+.DEFAULT_GOAL := help
+.PHONY: help
+help:
+	@echo "make TARGET, where TARGET is one of:"
+	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) \
+	  | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
+	@echo "Settings: BUILD= CC= CFLAGS= LUA= SPECS= BUSTED_FLAGS= (see the head of the Makefile)"
+
+# --- Using it --------------------------------------------------------------------------------
+
+.PHONY: demo test build install clean
+demo: build ## hash a directory tree on all cores (DIR=/usr/include, ARGS=...)
+	@$(RUN) $(LUA) examples/hash_tree.lua $(DIR) $(ARGS)
+
+test: build ## run the specs (SPECS=spec/queue_spec.lua for some of them)
+	@scripts/setup test
+	@$(SUBMAKE) $(TESTHOST) specs
+
+build: ## compile the C core into build/concur/core.so
+	@scripts/setup build
+	@$(SUBMAKE) $(MODULE)
+
+install: ## install the rock with luarocks (LUAROCKS_FLAGS=--local, ...)
+	@scripts/setup build rock
+	luarocks --lua-version 5.4 $(LUAROCKS_FLAGS) make
+
+clean: ## remove everything that was built
+	rm -rf $(BUILD) concur csrc/*.o
+
+# --- Checking it -----------------------------------------------------------------------------
+
+.PHONY: check lint types docs-check
+check: lint test ## exactly what CI runs: lint, warning-free builds, types, specs
+
+lint: build ## luacheck, drift of types/, and C without a warning from gcc and clang
+	@scripts/setup lint
+	luacheck -q $(wildcard lua spec scripts examples bench) .busted concur-scm-1.rockspec
+	$(LUA) scripts/types.lua --check
+	@$(SUBMAKE) BUILD=$(BUILD)/lint WERROR=-Werror objects
+	@if command -v clang >/dev/null; then \
+	  $(SUBMAKE) BUILD=$(BUILD)/lint-clang CC=clang WERROR=-Werror objects; \
+	else echo "clang is not installed: only $(CC) was tried"; fi
+
+types: build ## write types/ (LuaLS definitions) from the annotations in the sources
+	$(LUA) scripts/types.lua
+
+docs-check: ## run every code block of the documentation and every example
+	@$(SUBMAKE) test SPECS="spec/docs_spec.lua spec/examples_spec.lua"
+
+# --- The same specs under other conditions ---------------------------------------------------
+
+# The sanitizers need an interpreter that carries their runtime: the test host is one.
+ASAN_ENV = CONCUR_TIME_SCALE=4 \
+	ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1 \
+	UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
+TSAN_ENV = CONCUR_TIME_SCALE=8 TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1
+VALGRIND = valgrind -q --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite \
+	--fair-sched=yes
+
+.PHONY: asan tsan valgrind gc gc-generational coverage
+asan: ## the specs under AddressSanitizer (with leak check) and UBSan
+	@scripts/setup build test sanitizers
+	@$(SUBMAKE) sanitized BUILD=$(BUILD)/asan CFLAGS="-O1 -g" \
+	  SANITIZE="-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer" \
+	  TEST_ENV='$(ASAN_ENV)'
+
+tsan: ## the specs under ThreadSanitizer
+	@scripts/setup build test sanitizers
+	@$(SUBMAKE) sanitized BUILD=$(BUILD)/tsan CFLAGS="-O1 -g" \
+	  SANITIZE="-fsanitize=thread -fno-omit-frame-pointer" TEST_ENV='$(TSAN_ENV)'
+
+valgrind: ## the specs under valgrind's memcheck (slow)
+	@scripts/setup valgrind
+	@$(SUBMAKE) test TEST_ENV="CONCUR_TIME_SCALE=30" TEST_WRAPPER='$(VALGRIND)'
+
+gc: ## the specs under a collector that never rests
+	@$(SUBMAKE) test \
+	  TEST_ENV="CONCUR_TIME_SCALE=4 LUA_INIT='collectgarbage(\"incremental\",1,1000,1)'"
+
+gc-generational: ## the specs under the generational collector
+	@$(SUBMAKE) test TEST_ENV="LUA_INIT='collectgarbage(\"generational\")'"
+
+coverage: ## line and branch coverage of the C core (build/coverage/index.html)
+	@scripts/setup build test coverage
+	@$(SUBMAKE) covered BUILD=$(BUILD)/coverage CFLAGS="-O0 -g" SANITIZE=--coverage
+
+# Helpers of the targets above.
+.PHONY: objects sanitized covered specs
+objects: $(OBJECTS) $(BUILD)/obj/testhost.o
+
+specs:
+	$(BUSTED)
+
+sanitized: $(MODULE) $(TESTHOST)
+	@$(SUBMAKE) specs TEST_LUA=$(abspath $(TESTHOST))
+
+covered: $(MODULE) $(TESTHOST)
+	@find $(BUILD) -name '*.gcda' -delete
+	@$(SUBMAKE) specs TEST_ENV="CONCUR_TIME_SCALE=2"
+	gcovr --root . --filter csrc/ --object-directory $(BUILD)/obj --print-summary \
+	  --html-details $(BUILD)/index.html
+
+# --- Compiling -------------------------------------------------------------------------------
+
+$(MODULE): $(OBJECTS)
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(SANITIZE) $(MODULE_FLAGS) -pthread -o $@ $(OBJECTS) $(LDFLAGS) $(UV_LIBS)
+
+$(BUILD)/obj/%.o: csrc/%.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(COMPILE) -MMD -MP -c -o $@ $<
+
+$(BUILD)/obj/testhost.o: spec/host/host.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(COMPILE) -MMD -MP -c -o $@ $<
+
+# -rdynamic lets the modules that it loads use its Lua, wherever that comes from.
+$(TESTHOST): $(BUILD)/obj/testhost.o
+	$(CC) $(CFLAGS) $(SANITIZE) -rdynamic -pthread -o $@ $< $(LDFLAGS) $(LUA_LIBS) -ldl -lm
+
+# Changes when the commands do: then everything is compiled again.
+.PHONY: force
+$(BUILD)/flags: force
+	@mkdir -p $(@D)
+	@echo '$(COMPILE) $(MODULE_FLAGS)' | cmp -s - $@ || echo '$(COMPILE) $(MODULE_FLAGS)' > $@
+
+-include $(OBJECTS:.o=.d) $(BUILD)/obj/testhost.d
