@@ -27,8 +27,14 @@ external_dependencies = {
 build = {
   type = "builtin",
   modules = {
+    ["concur.errors"] = "lua/concur/errors.lua",
+    ["concur.progress"] = "lua/concur/progress.lua",
     ["concur.core"] = {
       sources = {
+        "csrc/heap.c",
+        "csrc/mailbox.c",
+        "csrc/support.c",
+        "csrc/terminal.c",
       },
       defines = { "_GNU_SOURCE" },
       incdirs = { "$(LIBUV_INCDIR)" },

@@ -116,9 +116,8 @@ end
 
 ---Runs a program and waits for it. Its arguments reach it byte for byte.
 ---@param argv string[] program and arguments
----@param options? {timeout: number?, env: table<string, string|false>?, cwd: string?, stdin: string?}
----  `timeout` in seconds (20, times the time scale), `env` adds variables (`false` removes one),
----  `stdin` is the program's input (otherwise it is empty)
+---@param options? table `timeout` in seconds (20, times the time scale), `env`: table of variables
+---  to set (`false` removes one), `cwd`, `stdin`: the program's input (empty)
 ---@return support.Result
 function support.execute(argv, options)
   options = options or {}

@@ -1,0 +1,32 @@
+-- Every example runs to its end by itself, in bounded time.
+--
+-- An example that needs arguments to stay small says so in its first lines: `-- Test: ARGUMENTS`.
+local support = require "spec.support"
+
+local MAX_SECONDS = 30
+
+local function arguments_of(path)
+  local arguments = {}
+  local line = support.read_file(path):match "\n%-%- Test: ([^\n]*)"
+  for word in (line or ""):gmatch "%S+" do
+    arguments[#arguments + 1] = word
+  end
+  return arguments
+end
+
+describe("the example", function()
+  local paths = support.files("examples", "%.lua$")
+
+  for _, path in ipairs(paths) do
+    it(path .. " runs", function()
+      local result = support.run_file(path, { args = arguments_of(path), timeout = MAX_SECONDS })
+      assert.equal(0, result.code, support.describe(result))
+      assert.is_true(#result.stdout > 0, "it printed nothing")
+      assert.is_nil(result.stderr:find "stack traceback", support.describe(result))
+    end)
+  end
+
+  it("list is not empty", function()
+    assert.is_true(#paths > 0)
+  end)
+end)
