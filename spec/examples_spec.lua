@@ -1,6 +1,7 @@
 -- Every example runs to its end by itself, in bounded time.
 --
 -- An example that needs arguments to stay small says so in its first lines: `-- Test: ARGUMENTS`.
+-- A file that another example requires is a module, and runs there.
 local support = require "spec.support"
 
 local MAX_SECONDS = 30
@@ -14,8 +15,24 @@ local function arguments_of(path)
   return arguments
 end
 
+local function programs()
+  local paths, required = support.files("examples", "%.lua$"), {}
+  for _, path in ipairs(paths) do
+    for name in support.read_file(path):gmatch "require%s*%(?[\"']([%w_.]+)[\"']" do
+      required[name] = true
+    end
+  end
+  local found = {}
+  for _, path in ipairs(paths) do
+    if not required[path:match "([^/]+)%.lua$"] then
+      found[#found + 1] = path
+    end
+  end
+  return found
+end
+
 describe("the example", function()
-  local paths = support.files("examples", "%.lua$")
+  local paths = programs()
 
   for _, path in ipairs(paths) do
     it(path .. " runs", function()
