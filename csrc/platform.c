@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: MIT */
+/* See platform.h. */
+#include "platform.h"
+
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+
+#ifdef __linux__
+#include <sched.h>
+#endif
+#ifndef _WIN32
+#include <pthread.h>
+#include <unistd.h>
+#endif
+
+void concur_platform_detach(uv_thread_t id) {
+#ifdef _WIN32
+  CloseHandle(id);
+#else
+  pthread_detach(id);
+#endif
+}
+
+void concur_platform_name_thread(const char *name) {
+#if defined(__linux__)
+  char shortened[16]; /* the kernel's limit, with the final zero */
+  snprintf(shortened, sizeof shortened, "%s", name);
+  pthread_setname_np(pthread_self(), shortened);
+#elif defined(__APPLE__)
+  pthread_setname_np(name);
+#else
+  (void)name;
+#endif
+}
+
+#ifdef __linux__
+
+/* Reads "<quota> <period>" (cgroup v2) or one number from a file; false if there is none. */
+static bool file_read(const char *path, const char *format, long long *first, long long *second) {
+  FILE *file = fopen(path, "r");
+  if (file == NULL) return false;
+  int wanted = second != NULL ? 2 : 1;
+  int count = second != NULL ? fscanf(file, format, first, second) : fscanf(file, format, first);
+  fclose(file);
+  return count == wanted;
+}
+
+static uint32_t quota_to_cpus(uint32_t cpus, long long quota, long long period) {
+  if (quota <= 0 || period <= 0) return cpus;
+  long long allowed = (quota + period - 1) / period;
+  if (allowed < 1) allowed = 1;
+  return allowed < (long long)cpus ? (uint32_t)allowed : cpus;
+}
+
+/* The limit of the process's own group and of every group around it. */
+static uint32_t limit_by_cgroup(uint32_t cpus) {
+  char group[512] = "/";
+  FILE *file = fopen("/proc/self/cgroup", "r");
+  if (file != NULL) {
+    char line[512];
+    while (fgets(line, sizeof line, file) != NULL) {
+      if (strncmp(line, "0::/", 4) == 0) {
+        line[strcspn(line, "\n")] = '\0';
+        snprintf(group, sizeof group, "%s", line + 3);
+      }
+    }
+    fclose(file);
+  }
+  for (;;) {
+    char path[640];
+    long long quota, period;
+    snprintf(path, sizeof path, "/sys/fs/cgroup%s/cpu.max", group);
+    if (file_read(path, "%lld %lld", &quota, &period)) cpus = quota_to_cpus(cpus, quota, period);
+    char *slash = strrchr(group, '/');
+    if (slash == NULL) break;
+    *slash = '\0';
+  }
+  long long quota, period;
+  if (file_read("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "%lld", &quota, NULL) &&
+      file_read("/sys/fs/cgroup/cpu/cpu.cfs_period_us", "%lld", &period, NULL)) {
+    cpus = quota_to_cpus(cpus, quota, period);
+  }
+  return cpus;
+}
+
+#endif
+
+uint32_t concur_platform_cpu_count(void) {
+#if defined(__linux__)
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  uint32_t cpus = 0;
+  if (sched_getaffinity(0, sizeof set, &set) == 0) cpus = (uint32_t)CPU_COUNT(&set);
+  if (cpus == 0) {
+    long online = sysconf(_SC_NPROCESSORS_ONLN);
+    cpus = online > 0 ? (uint32_t)online : 1;
+  }
+  return limit_by_cgroup(cpus);
+#elif UV_VERSION_HEX >= 0x012C00
+  return uv_available_parallelism();
+#else
+  uv_cpu_info_t *infos;
+  int count;
+  if (uv_cpu_info(&infos, &count) != 0) return 1;
+  uv_free_cpu_info(infos, count);
+  return count > 0 ? (uint32_t)count : 1;
+#endif
+}

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: MIT */
+/* What the operating system offers and libuv has no function for.  No Lua, any thread. */
+#ifndef CONCUR_PLATFORM_H
+#define CONCUR_PLATFORM_H
+
+#include <stdint.h>
+#include <uv.h>
+
+/* Nobody will join this thread. */
+void concur_platform_detach(uv_thread_t id);
+
+/* Names the calling thread, for debuggers and process lists. */
+void concur_platform_name_thread(const char *name);
+
+/* How many processors this process may use: affinity and cgroup limits count.  At least 1. */
+uint32_t concur_platform_cpu_count(void);
+
+/* Tells the processor that this is a loop that waits. */
+static inline void concur_platform_pause(void) {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  __asm__ __volatile__("yield");
+#endif
+}
+
+#endif
