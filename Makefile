@@ -70,6 +70,7 @@ help:
 
 .PHONY: demo test build install clean
 demo: build ## hash a directory tree on all cores (DIR=/usr/include, ARGS=...)
+	@scripts/setup demo
 	@$(RUN) $(LUA) examples/hash_tree.lua $(DIR) $(ARGS)
 
 test: build ## run the specs (SPECS=spec/queue_spec.lua for some of them)
