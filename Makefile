@@ -88,6 +88,11 @@ install: ## install the rock with luarocks (LUAROCKS_FLAGS=--local, ...)
 clean: ## remove everything that was built
 	rm -rf $(BUILD) concur csrc/*.o
 
+.PHONY: bench
+bench: build ## compare with the raw limit and with the peers (ARGS="--rounds 9 queue_64")
+	@scripts/setup bench
+	CONCUR_BUILD=$(BUILD) CONCUR_LUA=$(LUA) $(LUA) bench/run.lua $(ARGS)
+
 # --- Checking it -----------------------------------------------------------------------------
 
 .PHONY: check lint types docs-check
