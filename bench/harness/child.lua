@@ -1,0 +1,69 @@
+-- SPDX-License-Identifier: MIT
+-- One sample of one implementation written in Lua: lua5.4 child.lua WORKLOAD WHICH SECONDS BATCHES
+--
+-- Runs the work once to warm up, then for about SECONDS, in three parts, and prints for each the
+-- nanoseconds per operation that passed and that the process used. With BATCHES given it runs
+-- exactly that many batches and prints nothing: then somebody else counts (bench/instructions.lua).
+-- Its counterparts for other languages are child.py and child.js.
+
+package.path = "bench/?.lua;" .. package.path
+
+local native = require "native"
+
+local workload = dofile("bench/workloads/" .. arg[1] .. ".lua")
+local which = arg[2]
+local seconds = tonumber(arg[3])
+local batches = tonumber(arg[4])
+
+local PARTS = 3
+
+local function measure(work)
+  local batch = workload.batch
+  if batches then
+    for _ = 1, batches do
+      work(batch)
+    end
+    return
+  end
+  work(batch)
+  for _ = 1, PARTS do
+    collectgarbage()
+    local operations = 0
+    local wall, cpu = native.wall(), native.cpu()
+    local stop = wall + seconds / PARTS * 1e9
+    repeat
+      work(batch)
+      operations = operations + batch
+    until native.wall() >= stop
+    print((native.wall() - wall) / operations, (native.cpu() - cpu) / operations)
+  end
+end
+
+-- Each library wants its work in a place of its own.
+local runners = {
+  concur = function(make)
+    local concur = require "concur"
+    concur.run(function()
+      measure(make(concur))
+    end)
+  end,
+  limit = function(make)
+    measure(make(native))
+  end,
+  wrap = function(make)
+    measure(make())
+  end,
+  luv = function(make)
+    measure(make(require "luv"))
+  end,
+  cqueues = function(make)
+    local cqueues = require "cqueues"
+    local controller = cqueues.new()
+    controller:wrap(function()
+      measure(make(cqueues, controller))
+    end)
+    assert(controller:loop())
+  end,
+}
+
+runners[workload[which] and which or error("no such implementation: " .. which)](workload[which])

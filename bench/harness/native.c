@@ -1,0 +1,327 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Clocks, and the raw limits: what Lua's C API and libuv cost with nothing around them.
+ *
+ * A Lua module, compiled by bench/harness/peers.lua when a benchmark starts and loaded into the
+ * same interpreter that runs concur, so that both pay the same for the virtual machine.  Each
+ * limit does the least that any implementation of its workload has to do: no error paths, no
+ * cancellation, no futures.  One thread but for uv_queue_work; frees nothing before the process
+ * ends.
+ */
+#include <lauxlib.h>
+#include <lua.h>
+#include <spawn.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <uv.h>
+
+extern char **environ;
+
+/* ---- clocks ---- */
+
+static int push_clock(lua_State *L, clockid_t id) {
+  struct timespec t;
+  clock_gettime(id, &t);
+  lua_pushinteger(L, (lua_Integer)t.tv_sec * 1000000000 + t.tv_nsec);
+  return 1;
+}
+
+/* wall(), cpu(): nanoseconds that have passed, and that this process has used. */
+static int l_wall(lua_State *L) { return push_clock(L, CLOCK_MONOTONIC); }
+static int l_cpu(lua_State *L) { return push_clock(L, CLOCK_PROCESS_CPUTIME_ID); }
+
+/* ---- coroutines ---- */
+
+/* yield(): the least that a function can do that suspends. */
+static int l_yield(lua_State *L) { return lua_yield(L, 0); }
+
+/* drive(co...): resumes the coroutines in turn until all have ended. */
+static int l_drive(lua_State *L) {
+  int count = lua_gettop(L);
+  int alive = count;
+  while (alive > 0) {
+    alive = 0;
+    for (int i = 1; i <= count; i++) {
+      lua_State *co = lua_tothread(L, i);
+      int results;
+      if (lua_status(co) == LUA_OK && lua_gettop(co) == 0) continue;
+      int status = lua_resume(co, L, 0, &results);
+      if (status > LUA_YIELD) {
+        lua_xmove(co, L, 1);
+        return lua_error(L);
+      }
+      if (status == LUA_OK)
+        lua_settop(co, 0);
+      else
+        alive++;
+    }
+  }
+  return 0;
+}
+
+/* spawn(f, n): runs f in a reused coroutine, n times. */
+static int l_spawn(lua_State *L) {
+  lua_Integer n = luaL_checkinteger(L, 2);
+  lua_State *co = lua_newthread(L);
+  for (lua_Integer i = 0; i < n; i++) {
+    int results;
+    lua_pushvalue(L, 1);
+    lua_xmove(L, co, 1);
+    if (lua_resume(co, L, 0, &results) != LUA_OK) return luaL_error(L, "the function failed");
+    lua_settop(co, 0);
+  }
+  return 0;
+}
+
+/* spawn_and_wait(f, n): the same from a coroutine that yields each time and goes on after f. */
+static int l_spawn_and_wait(lua_State *L) {
+  lua_Integer n = luaL_checkinteger(L, 2);
+  lua_State *co = lua_newthread(L);
+  lua_State *waiter = lua_newthread(L);
+  if (luaL_loadstring(waiter, "local yield = ... while true do yield() end") != LUA_OK)
+    return luaL_error(L, "cannot compile");
+  lua_pushcfunction(waiter, l_yield);
+  int results;
+  lua_resume(waiter, L, 1, &results);
+  for (lua_Integer i = 0; i < n; i++) {
+    lua_pushvalue(L, 1);
+    lua_xmove(L, co, 1);
+    if (lua_resume(co, L, 0, &results) != LUA_OK) return luaL_error(L, "the function failed");
+    lua_settop(co, 0);
+    lua_resume(waiter, L, 0, &results);
+  }
+  return 0;
+}
+
+/* guarded(f, ...): calls f under a protected call that it may suspend. */
+static int after_guarded(lua_State *L, int status, lua_KContext context) {
+  (void)context;
+  if (status > LUA_YIELD) return lua_error(L);
+  return lua_gettop(L);
+}
+static int l_guarded(lua_State *L) {
+  int status = lua_pcallk(L, lua_gettop(L) - 1, LUA_MULTRET, 0, 0, after_guarded);
+  return after_guarded(L, status, 0);
+}
+
+/* ---- a future, a queue and a lock with nothing to them ---- */
+
+typedef struct cell {
+  lua_Integer value;
+  char rest[56];
+} cell;
+
+static int l_future(lua_State *L) {
+  lua_newuserdatauv(L, sizeof(cell), 1);
+  lua_pushvalue(L, lua_upvalueindex(1));
+  lua_setmetatable(L, -2);
+  return 1;
+}
+static int l_future_set(lua_State *L) {
+  lua_settop(L, 2);
+  lua_setiuservalue(L, 1, 1);
+  return 0;
+}
+static int l_future_get(lua_State *L) {
+  lua_getiuservalue(L, 1, 1);
+  return 1;
+}
+
+typedef struct queue {
+  size_t capacity, count, head;
+  lua_Integer items[64];
+} queue;
+
+/* queue(capacity): put and get, which yield while it is full or empty. */
+static int put_again(lua_State *L, int status, lua_KContext context) {
+  (void)status;
+  (void)context;
+  queue *q = lua_touserdata(L, lua_upvalueindex(1));
+  if (q->count == q->capacity) return lua_yieldk(L, 0, 0, put_again);
+  q->items[(q->head + q->count++) & 63] = lua_tointeger(L, 1);
+  return 0;
+}
+static int l_put(lua_State *L) { return put_again(L, LUA_OK, 0); }
+
+static int get_again(lua_State *L, int status, lua_KContext context) {
+  (void)status;
+  (void)context;
+  queue *q = lua_touserdata(L, lua_upvalueindex(1));
+  if (q->count == 0) return lua_yieldk(L, 0, 0, get_again);
+  lua_pushinteger(L, q->items[q->head]);
+  q->head = (q->head + 1) & 63;
+  q->count--;
+  return 1;
+}
+static int l_get(lua_State *L) { return get_again(L, LUA_OK, 0); }
+
+static int l_queue(lua_State *L) {
+  queue *q = lua_newuserdatauv(L, sizeof *q, 0);
+  memset(q, 0, sizeof *q);
+  q->capacity = (size_t)luaL_checkinteger(L, 1);
+  lua_pushvalue(L, -1);
+  lua_pushcclosure(L, l_put, 1);
+  lua_pushvalue(L, -2);
+  lua_pushcclosure(L, l_get, 1);
+  return 2;
+}
+
+/* acquire(lock), release(lock): two C calls that flip a flag. */
+static int l_flag(lua_State *L) {
+  *(bool *)lua_newuserdatauv(L, sizeof(bool), 0) = false;
+  return 1;
+}
+static int l_acquire(lua_State *L) {
+  *(bool *)lua_touserdata(L, 1) = true;
+  return 1;
+}
+static int l_release(lua_State *L) {
+  *(bool *)lua_touserdata(L, 1) = false;
+  return 0;
+}
+
+/* ---- sleepers: parked coroutines in a 4-ary heap of deadlines ---- */
+
+typedef struct sleeper {
+  uint64_t when;
+  lua_State *co;
+} sleeper;
+
+static void heap_push(sleeper *heap, size_t count, sleeper item) {
+  size_t i = count;
+  while (i > 0 && heap[(i - 1) / 4].when > item.when) {
+    heap[i] = heap[(i - 1) / 4];
+    i = (i - 1) / 4;
+  }
+  heap[i] = item;
+}
+
+static sleeper heap_pop(sleeper *heap, size_t count) {
+  sleeper first = heap[0];
+  sleeper last = heap[count - 1];
+  size_t i = 0;
+  for (;;) {
+    size_t child = 4 * i + 1;
+    if (child >= count - 1) break;
+    size_t least = child;
+    for (size_t k = child + 1; k < child + 4 && k < count - 1; k++)
+      if (heap[k].when < heap[least].when) least = k;
+    if (heap[least].when >= last.when) break;
+    heap[i] = heap[least];
+    i = least;
+  }
+  heap[i] = last;
+  return first;
+}
+
+/* sleepers(f, n): f runs in n reused coroutines, each parks itself by a yield, and all are resumed
+   in the order of their deadlines.  Nobody waits for the clock: this is the work, not the time. */
+static int l_sleepers(lua_State *L) {
+  static lua_State **pool;
+  static size_t pooled;
+  size_t n = (size_t)luaL_checkinteger(L, 2);
+  if (pooled < n) {
+    pool = realloc(pool, n * sizeof *pool);
+    for (; pooled < n; pooled++) {
+      pool[pooled] = lua_newthread(L);
+      luaL_ref(L, LUA_REGISTRYINDEX);
+    }
+  }
+  sleeper *heap = malloc(n * sizeof *heap);
+  int results;
+  for (size_t i = 0; i < n; i++) {
+    lua_State *co = pool[i];
+    lua_pushvalue(L, 1);
+    lua_xmove(L, co, 1);
+    lua_resume(co, L, 0, &results);
+    heap_push(heap, i, (sleeper){100 + i % 100, co});
+  }
+  for (size_t count = n; count > 0; count--) {
+    lua_State *co = heap_pop(heap, count).co;
+    lua_resume(co, L, 0, &results);
+    lua_settop(co, 0);
+  }
+  free(heap);
+  return 0;
+}
+
+/* ---- uv_queue_work ---- */
+
+typedef struct jobs {
+  uv_loop_t loop;
+  lua_Integer left;
+} jobs;
+
+static void on_work(uv_work_t *work) { (void)work; }
+
+static void on_done(uv_work_t *work, int status) {
+  (void)status;
+  jobs *all = work->data;
+  if (all->left-- > 0) uv_queue_work(&all->loop, work, on_work, on_done);
+}
+
+/* queue_work(n, window): n empty jobs on libuv's pool, `window` of them in flight. */
+static int l_queue_work(lua_State *L) {
+  static jobs *all;
+  lua_Integer n = luaL_checkinteger(L, 1);
+  lua_Integer window = luaL_checkinteger(L, 2);
+  if (all == NULL) {
+    all = malloc(sizeof *all);
+    uv_loop_init(&all->loop);
+  }
+  if (window > n) window = n;
+  all->left = n - window;
+  uv_work_t *works = calloc((size_t)window, sizeof *works);
+  for (lua_Integer i = 0; i < window; i++) {
+    works[i].data = all;
+    uv_queue_work(&all->loop, &works[i], on_work, on_done);
+  }
+  uv_run(&all->loop, UV_RUN_DEFAULT);
+  free(works);
+  return 0;
+}
+
+/* ---- processes ---- */
+
+/* execute(program, arg...): runs a program to its end; its exit code. */
+static int l_execute(lua_State *L) {
+  int count = lua_gettop(L);
+  char **argv = calloc((size_t)count + 1, sizeof *argv);
+  for (int i = 0; i < count; i++) argv[i] = (char *)(uintptr_t)lua_tostring(L, i + 1);
+  pid_t pid;
+  int status = -1;
+  if (posix_spawnp(&pid, argv[0], NULL, NULL, argv, environ) == 0) waitpid(pid, &status, 0);
+  free(argv);
+  lua_pushinteger(L, WIFEXITED(status) ? WEXITSTATUS(status) : -1);
+  return 1;
+}
+
+int luaopen_native(lua_State *L) {
+  static const luaL_Reg functions[] = {
+      {"wall", l_wall},
+      {"cpu", l_cpu},
+      {"yield", l_yield},
+      {"drive", l_drive},
+      {"spawn", l_spawn},
+      {"spawn_and_wait", l_spawn_and_wait},
+      {"guarded", l_guarded},
+      {"future_set", l_future_set},
+      {"future_get", l_future_get},
+      {"queue", l_queue},
+      {"flag", l_flag},
+      {"acquire", l_acquire},
+      {"release", l_release},
+      {"sleepers", l_sleepers},
+      {"queue_work", l_queue_work},
+      {"execute", l_execute},
+      {NULL, NULL},
+  };
+  luaL_newlib(L, functions);
+  lua_newtable(L);
+  lua_pushcclosure(L, l_future, 1);
+  lua_setfield(L, -2, "future");
+  return 1;
+}

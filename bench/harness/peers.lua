@@ -1,0 +1,135 @@
+-- SPDX-License-Identifier: MIT
+-- Who takes part: how each implementation is found on this machine and started.
+
+local peers = {}
+
+-- In the order of the tables. `concur` and `limit` must be there, the others may be missing.
+peers.order = { "concur", "limit", "wrap", "luv", "cqueues", "uvloop", "asyncio", "node" }
+
+peers.titles = {
+  concur = "concur",
+  limit = "raw limit",
+  wrap = "coroutine.wrap",
+  luv = "lua-luv",
+  cqueues = "lua-cqueues",
+  uvloop = "Python, uvloop",
+  asyncio = "Python, asyncio",
+  node = "node",
+}
+
+local function quote(word)
+  return "'" .. word:gsub("'", "'\\''") .. "'"
+end
+
+-- The first line that a command prints; nil if it fails.
+local function first_line(command)
+  local pipe <close> = io.popen(command .. " 2>/dev/null")
+  local line = pipe:read "l"
+  if pipe:close() and line then
+    return line
+  end
+  return nil
+end
+
+local function compile_native(build)
+  local target = build .. "/bench/native.so"
+  os.execute("mkdir -p " .. quote(build .. "/bench"))
+  local command = "cc -std=c11 -D_GNU_SOURCE -O2 -shared -fPIC -o " .. quote(target)
+    .. " bench/harness/native.c $(pkg-config --cflags --libs lua5.4 libuv)"
+  if not os.execute(command) then
+    error("bench/harness/native.c does not compile; it needs what concur itself needs", 0)
+  end
+end
+
+local function find_python(module)
+  for _, python in ipairs { "python3", "/usr/bin/python3" } do
+    local version = first_line(python .. " -c 'import sys, " .. module
+      .. "; print(sys.version.split()[0], getattr(" .. module .. ', "__version__", ""))\'')
+    if version then
+      return python, version
+    end
+  end
+  return nil
+end
+
+---Looks which implementations this machine has.
+---@param build string where concur was built
+---@return table<string, string> present name to version
+---@return table<string, string> missing name to what to install
+function peers.find(build)
+  compile_native(build)
+  peers.build = build
+  peers.lua = os.getenv "CONCUR_LUA" or "lua5.4"
+  local present, missing = {}, {}
+  local lua = first_line(peers.lua .. " -v")
+  present.limit, present.wrap = lua, lua
+
+  local function look(name, version, advice)
+    if version then
+      present[name] = version
+    else
+      missing[name] = advice
+    end
+  end
+  local run = peers.environment() .. peers.lua .. " -e "
+  look("concur", first_line(run .. quote 'print(require "concur"._VERSION)'), "make build")
+  look("luv", first_line(run .. quote 'print(require "luv".version_string())'), "lua-luv")
+  look("cqueues", first_line(run .. quote 'print(require "cqueues".VERSION)'), "lua-cqueues")
+  look("node", first_line "node --version", "nodejs")
+  local version
+  peers.python, version = find_python "asyncio"
+  look("asyncio", version, "python3")
+  peers.python_uvloop, version = find_python "uvloop"
+  look("uvloop", version, "python3-uvloop")
+  return present, missing
+end
+
+---What goes before a command so that its Lua finds concur and the limits.
+---@return string
+function peers.environment()
+  local lua_path = "lua/?.lua;lua/?/init.lua;" .. (os.getenv "LUA_PATH" or ";")
+  local lua_cpath = peers.build .. "/bench/?.so;" .. peers.build .. "/?.so;"
+    .. (os.getenv "LUA_CPATH" or ";")
+  return ("env LUA_PATH=%s LUA_CPATH=%s "):format(quote(lua_path), quote(lua_cpath))
+end
+
+-- The part of a workload in another language, as a file.
+local function write_source(workload, source, extension)
+  local path = ("%s/bench/%s.%s"):format(peers.build, workload.name, extension)
+  local file <close> = assert(io.open(path, "wb"))
+  assert(file:write(source))
+  return path
+end
+
+---The command that takes one sample.
+---@param workload table
+---@param name string the implementation
+---@param seconds number about how long
+---@return string
+function peers.command(workload, name, seconds)
+  if name == "uvloop" or name == "asyncio" then
+    local path = write_source(workload, workload.python, "py")
+    return ("%s bench/harness/child.py %s %g %d %s"):format(
+      name == "uvloop" and peers.python_uvloop or peers.python, quote(path), seconds,
+      workload.batch, name == "uvloop" and name or "")
+  elseif name == "node" then
+    local path = write_source(workload, workload.node, "js")
+    return ("node --expose-gc bench/harness/child.js %s %g %d"):format(quote(path), seconds,
+      workload.batch)
+  end
+  return ("%s%s bench/harness/child.lua %s %s %g"):format(peers.environment(), peers.lua,
+    workload.name, name, seconds)
+end
+
+---Does the workload have this implementation?
+---@param workload table
+---@param name string
+---@return boolean
+function peers.has(workload, name)
+  if name == "uvloop" or name == "asyncio" then
+    return workload.python ~= nil
+  end
+  return workload[name] ~= nil
+end
+
+return peers

@@ -1,0 +1,378 @@
+-- SPDX-License-Identifier: MIT
+-- The benchmarks: concur, the raw limit and the peers, interleaved, as ratios.
+--
+--     make bench                                    everything that this machine has
+--     lua5.4 bench/run.lua [options] [WORKLOAD...]  from the root of the repository; --help
+--
+-- bench/README.md describes the method.
+
+package.path = "bench/?.lua;" .. package.path
+
+local json = require "harness.json"
+local peers = require "harness.peers"
+local stats = require "harness.stats"
+
+-- In the order of the report.
+local WORKLOADS = {
+  "sleep0_1",
+  "sleep0_100",
+  "spawn_result",
+  "spawn_gather",
+  "future_ready",
+  "future_handoff",
+  "queue_64",
+  "queue_1",
+  "lock_free",
+  "lock_contended",
+  "event",
+  "timeout",
+  "group",
+  "sleepers",
+  "thread_roundtrip",
+  "thread_throughput",
+  "startup",
+}
+
+local USAGE = [[
+usage: lua5.4 bench/run.lua [options] [WORKLOAD...]     (from the root of the repository)
+
+  --rounds N     samples of each implementation (default 5)
+  --seconds S    length of a sample (default 0.3)
+  --only NAMES   implementations to run, with commas: concur,limit,luv
+  --clock CLOCK  wall or cpu, instead of each workload's own
+  --json FILE    where the result goes (default: bench.json in the build directory)
+  --list         print the workloads and the implementations of each
+  --help         print this text
+
+CONCUR_BENCH_QUICK=1 makes one short round: whether everything runs, not how fast.
+]]
+
+-- The command line ------------------------------------------------------------------------------
+
+local function fail(text)
+  io.stderr:write("bench: ", text, "\n")
+  os.exit(2)
+end
+
+local function positive(name, value)
+  local number = tonumber(value)
+  if not number or number ~= number or number <= 0 then
+    fail(name .. " needs a positive number")
+  end
+  return number
+end
+
+local function parse(arguments)
+  local quick = os.getenv "CONCUR_BENCH_QUICK" == "1"
+  local options = {
+    rounds = quick and 1 or 5,
+    seconds = quick and 0.01 or 0.3,
+    build = os.getenv "CONCUR_BUILD" or "build",
+    quick = quick,
+    workloads = {},
+  }
+  local with_value = {
+    ["--rounds"] = function(value)
+      options.rounds = math.ceil(positive("--rounds", value))
+    end,
+    ["--seconds"] = function(value)
+      options.seconds = positive("--seconds", value)
+    end,
+    ["--only"] = function(value)
+      options.only = {}
+      for name in value:gmatch "[^,]+" do
+        if not peers.titles[name] then
+          fail(("there is no implementation '%s'"):format(name))
+        end
+        options.only[name] = true
+      end
+    end,
+    ["--clock"] = function(value)
+      if value ~= "wall" and value ~= "cpu" then
+        fail "--clock must be wall or cpu"
+      end
+      options.clock = value
+    end,
+    ["--json"] = function(value)
+      options.json = value
+    end,
+  }
+  local i = 1
+  while i <= #arguments do
+    local word = arguments[i]
+    if with_value[word] then
+      i = i + 1
+      with_value[word](arguments[i] or fail(word .. " needs a value"))
+    elseif word == "--list" then
+      options.list = true
+    elseif word == "--help" then
+      io.write(USAGE)
+      os.exit(0)
+    elseif word:sub(1, 1) == "-" then
+      fail(("unknown option '%s'"):format(word))
+    else
+      options.workloads[#options.workloads + 1] = word
+    end
+    i = i + 1
+  end
+  options.json = options.json or options.build .. "/bench.json"
+  return options
+end
+
+local function load_workloads(names)
+  local known, chosen = {}, {}
+  for _, name in ipairs(WORKLOADS) do
+    known[name] = true
+  end
+  for i, name in ipairs(#names > 0 and names or WORKLOADS) do
+    if not known[name] then
+      fail(("there is no workload '%s' (--list prints them)"):format(name))
+    end
+    chosen[i] = dofile("bench/workloads/" .. name .. ".lua")
+    chosen[i].name = name
+  end
+  return chosen
+end
+
+-- Measuring -------------------------------------------------------------------------------------
+
+-- The median of the parts that a child process measured; nil and what went wrong if it failed.
+local function take_sample(workload, name, options)
+  local command = peers.command(workload, name, options.seconds)
+  local pipe <close> = io.popen("timeout 120 " .. command .. " 2>&1")
+  local output = pipe:read "a"
+  local wall, cpu = {}, {}
+  for first, second in output:gmatch "([%d.e+-]+)%s+([%d.e+-]+)\n" do
+    wall[#wall + 1], cpu[#cpu + 1] = tonumber(first), tonumber(second)
+  end
+  if not pipe:close() or #wall == 0 then
+    return nil, output
+  end
+  local clock = options.clock or workload.clock or "wall"
+  return stats.median(clock == "cpu" and cpu or wall)
+end
+
+-- All samples of a workload, the implementations in turn: {name = {one for each round}}.
+local function measure(workload, names, options)
+  local samples, failed = {}, {}
+  for _, name in ipairs(names) do
+    samples[name] = {}
+  end
+  for _ = 1, options.rounds do
+    for _, name in ipairs(names) do
+      if not failed[name] then
+        local sample, problem = take_sample(workload, name, options)
+        if sample then
+          table.insert(samples[name], sample)
+        else
+          failed[name] = problem
+        end
+      end
+    end
+  end
+  for name in pairs(failed) do
+    samples[name] = nil
+  end
+  return samples, failed
+end
+
+-- Whether each goal of the workload is met; only those whose other side was measured.
+local function judge(workload, samples)
+  local verdicts = {}
+  for _, goal in ipairs(workload.goals or {}) do
+    local other = samples[goal[1]]
+    if samples.concur and other then
+      local verdict = { against = goal[1], note = goal.note }
+      if goal.at_most then
+        verdict.ratio = stats.ratio(samples.concur, other)
+        verdict.at_most = goal.at_most
+        verdict.met = verdict.ratio.median <= goal.at_most
+      else
+        verdict.ratio = stats.ratio(other, samples.concur)
+        verdict.faster = goal.faster
+        verdict.met = verdict.ratio.median >= goal.faster
+      end
+      verdicts[#verdicts + 1] = verdict
+    end
+  end
+  return verdicts
+end
+
+-- Printing --------------------------------------------------------------------------------------
+
+local function duration(ns)
+  if ns >= 1e8 then
+    return ("%.2f s"):format(ns / 1e9)
+  elseif ns >= 1e5 then
+    return ("%.2f ms"):format(ns / 1e6)
+  elseif ns >= 1e4 then
+    return ("%.1f µs"):format(ns / 1e3)
+  end
+  return (ns >= 100 and "%.0f ns" or "%.1f ns"):format(ns)
+end
+
+-- `text` at the right of `width` columns; the µ is two bytes.
+local function right(text, width)
+  return (" "):rep(width - (utf8.len(text) or #text)) .. text
+end
+
+local function describe_goal(verdict)
+  local wanted = verdict.at_most and ("at most %.2f x %s"):format(verdict.at_most, verdict.against)
+    or ("%.1f x as fast as %s"):format(verdict.faster, verdict.against)
+  return ("  goal: %s: %.2f (%.2f to %.2f) %s%s\n"):format(wanted, verdict.ratio.median,
+    verdict.ratio.min, verdict.ratio.max, verdict.met and "met" or "MISSED",
+    verdict.note and ", " .. verdict.note or "")
+end
+
+local function print_workload(workload, names, samples, failed, verdicts)
+  local clock = workload.clock == "cpu" and "processor time" or "time"
+  io.write(("\n%s    %s per %s\n"):format(workload.title, clock, workload.unit))
+  for _, name in ipairs(names) do
+    local title = "  " .. peers.titles[name]
+    if samples[name] then
+      local summary = stats.summary(samples[name])
+      local ratio = ""
+      if name ~= "concur" and samples.concur then
+        ratio = ("%8.2f x concur"):format(stats.ratio(samples[name], samples.concur).median)
+      end
+      io.write(("%-18s %s  (%s to %s) %s\n"):format(title, right(duration(summary.median), 10),
+        right(duration(summary.min), 10), right(duration(summary.max), 10), ratio))
+    else
+      io.write(("%-18s FAILED: %s\n"):format(title, failed[name]:match "[^\n]*\n?$"))
+    end
+  end
+  for _, verdict in ipairs(verdicts) do
+    io.write(describe_goal(verdict))
+  end
+  io.flush()
+end
+
+-- One line for each workload: concur in nanoseconds, the others as multiples of it.
+local function print_summary(results, names)
+  io.write("\nEverything as a multiple of concur's time (more is slower), goals met:\n\n")
+  io.write(("%-24s %9s"):format("", "concur"))
+  for _, name in ipairs(names) do
+    if name ~= "concur" then
+      io.write(right(name, 8))
+    end
+  end
+  io.write "   goals\n"
+  for _, result in ipairs(results) do
+    local samples = result.samples
+    io.write(("%-24s %s"):format(result.title,
+      right(samples.concur and duration(stats.median(samples.concur)) or "-", 9)))
+    for _, name in ipairs(names) do
+      if name ~= "concur" then
+        local both = samples[name] and samples.concur
+        io.write(right(both and ("%.2f"):format(stats.ratio(samples[name], samples.concur).median)
+          or "", 8))
+      end
+    end
+    local met = 0
+    for _, verdict in ipairs(result.goals) do
+      met = met + (verdict.met and 1 or 0)
+    end
+    io.write(("   %d of %d\n"):format(met, #result.goals))
+  end
+end
+
+local function command_output(command)
+  local pipe <close> = io.popen(command .. " 2>/dev/null")
+  return (pipe:read "l" or "unknown")
+end
+
+local function describe_machine()
+  return {
+    processor = command_output "sed -n 's/^model name[^:]*: *//p' /proc/cpuinfo",
+    processors = command_output "getconf _NPROCESSORS_ONLN",
+    system = command_output "uname -sr",
+    libuv = command_output "pkg-config --modversion libuv",
+    compiler = command_output "cc --version",
+    revision = command_output "git rev-parse --short HEAD",
+    date = os.date "!%Y-%m-%dT%H:%M:%SZ",
+  }
+end
+
+-- Everything ------------------------------------------------------------------------------------
+
+local function choose(workload, present, only)
+  local names = {}
+  for _, name in ipairs(peers.order) do
+    if present[name] and peers.has(workload, name) and (not only or only[name]) then
+      names[#names + 1] = name
+    end
+  end
+  return names
+end
+
+local function print_list(workloads)
+  for _, workload in ipairs(workloads) do
+    local names = {}
+    for _, name in ipairs(peers.order) do
+      if peers.has(workload, name) then
+        names[#names + 1] = name
+      end
+    end
+    print(("%-18s %-28s %s"):format(workload.name, workload.title, table.concat(names, " ")))
+  end
+end
+
+local function write_json(path, result)
+  local file <close> = assert(io.open(path, "w"))
+  assert(file:write(json.encode(result), "\n"))
+  print("\nwritten to " .. path)
+end
+
+local options = parse(arg)
+local workloads = load_workloads(options.workloads)
+if options.list then
+  print_list(workloads)
+  os.exit(0)
+end
+
+local present, missing = peers.find(options.build)
+local machine = describe_machine()
+print(("%s, %s processors, %s, libuv %s"):format(machine.processor, machine.processors,
+  machine.system, machine.libuv))
+for _, name in ipairs(peers.order) do
+  if present[name] then
+    print(("  %-16s %s"):format(peers.titles[name], present[name]))
+  elseif missing[name] then
+    print(("  %-16s MISSING: not measured (install %s)"):format(peers.titles[name], missing[name]))
+  end
+end
+print(("%d rounds, %g s a sample, median (min to max)"):format(options.rounds, options.seconds))
+
+local results, any_failed = {}, false
+for i, workload in ipairs(workloads) do
+  local names = choose(workload, present, options.only)
+  local samples, failed = measure(workload, names, options)
+  local verdicts = judge(workload, samples)
+  print_workload(workload, names, samples, failed, verdicts)
+  any_failed = any_failed or next(failed) ~= nil
+  results[i] = {
+    name = workload.name,
+    title = workload.title,
+    unit = workload.unit,
+    clock = options.clock or workload.clock or "wall",
+    samples = samples, -- nanoseconds
+    goals = verdicts,
+    failed = failed,
+  }
+end
+local compared = {}
+for _, name in ipairs(peers.order) do
+  if present[name] and name ~= "wrap" and (not options.only or options.only[name]) then
+    compared[#compared + 1] = name
+  end
+end
+print_summary(results, compared)
+write_json(options.json, {
+  machine = machine,
+  present = present,
+  missing = missing,
+  rounds = options.rounds,
+  seconds = options.seconds,
+  workloads = results,
+})
+os.exit(any_failed and 1 or 0)

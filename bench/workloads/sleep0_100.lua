@@ -1,0 +1,103 @@
+-- SPDX-License-Identifier: MIT
+-- A hundred tasks that give way to each other.
+
+local TASKS = 100
+
+return {
+  title = "sleep(0), 100 tasks",
+  unit = "sleep",
+  batch = 50000,
+  goals = { { "limit", at_most = 1.2 }, { "node", faster = 2 } },
+
+  concur = function(concur)
+    local sleep = concur.sleep
+    return function(n)
+      local function task()
+        for _ = 1, n // TASKS do
+          sleep(0)
+        end
+      end
+      local tasks = {}
+      for i = 1, TASKS do
+        tasks[i] = task
+      end
+      concur.gather(tasks)
+    end
+  end,
+
+  limit = function(native)
+    return function(n)
+      local yield = native.yield
+      local coroutines = {}
+      for i = 1, TASKS do
+        coroutines[i] = coroutine.create(function()
+          for _ = 1, n // TASKS do
+            yield()
+          end
+        end)
+      end
+      native.drive(table.unpack(coroutines))
+    end
+  end,
+
+  luv = function(uv)
+    return function(n)
+      for _ = 1, TASKS do
+        local task
+        task = coroutine.create(function()
+          local timer = uv.new_timer()
+          local function resume()
+            coroutine.resume(task)
+          end
+          for _ = 1, n // TASKS do
+            timer:start(0, 0, resume)
+            coroutine.yield()
+          end
+          timer:close()
+        end)
+        coroutine.resume(task)
+      end
+      uv.run()
+    end
+  end,
+
+  cqueues = function(cqueues, controller)
+    local condition = require "cqueues.condition"
+    return function(n)
+      local left, ended = TASKS, condition.new()
+      for _ = 1, TASKS do
+        controller:wrap(function()
+          for _ = 1, n // TASKS do
+            cqueues.sleep(0)
+          end
+          left = left - 1
+          if left == 0 then
+            ended:signal()
+          end
+        end)
+      end
+      ended:wait()
+    end
+  end,
+
+  python = [[
+import asyncio
+
+async def work(n):
+    async def task():
+        for _ in range(n // 100):
+            await asyncio.sleep(0)
+    await asyncio.gather(*[task() for _ in range(100)])
+]],
+
+  node = [[
+const turn = () => new Promise(resolve => setImmediate(resolve));
+
+async function work(n) {
+  const task = async () => {
+    for (let i = 0; i < n / 100; i++) await turn();
+  };
+  await Promise.all(Array.from({ length: 100 }, task));
+}
+]],
+}

@@ -1,0 +1,96 @@
+-- SPDX-License-Identifier: MIT
+-- An empty job on a worker thread, one at a time: there and back.
+
+return {
+  title = "thread job, round trip",
+  unit = "job",
+  batch = 500,
+  goals = { { "limit", at_most = 0.15, note = "with a free core; 1.1 without" } },
+
+  concur = function(concur)
+    local pool = concur.ThreadPoolExecutor(2)
+    local function job(x)
+      return x
+    end
+    return function(n)
+      for i = 1, n do
+        pool:submit(job, i):result()
+      end
+    end
+  end,
+
+  -- uv_queue_work with an empty C function.
+  limit = function(native)
+    return function(n)
+      native.queue_work(n, 1)
+    end
+  end,
+
+  luv = function(uv)
+    return function(n)
+      local left, work = n, nil
+      work = uv.new_work(function(x)
+        return x
+      end, function()
+        left = left - 1
+        if left > 0 then
+          work:queue(left)
+        end
+      end)
+      work:queue(left)
+      uv.run()
+    end
+  end,
+
+  -- A line to a thread's socket and back.
+  cqueues = function()
+    local thread = require "cqueues.thread"
+    local _, socket = thread.start(function(socket)
+      socket:setmode("b", "bn")
+      for line in socket:lines() do
+        socket:write(line, "\n")
+      end
+    end)
+    socket:setmode("b", "bn")
+    return function(n)
+      for i = 1, n do
+        socket:write(i, "\n")
+        socket:read()
+      end
+    end
+  end,
+
+  python = [[
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
+pool = ThreadPoolExecutor(2)
+
+def job(x):
+    return x
+
+async def work(n):
+    loop = asyncio.get_running_loop()
+    for i in range(n):
+        await loop.run_in_executor(pool, job, i)
+]],
+
+  node = [[
+const { Worker } = require('worker_threads');
+const worker = new Worker(`
+  const { parentPort } = require('worker_threads');
+  parentPort.on('message', x => parentPort.postMessage(x));
+`, { eval: true });
+let answer;
+worker.on('message', x => answer(x));
+const run = x => new Promise(resolve => {
+  answer = resolve;
+  worker.postMessage(x);
+});
+const stop = () => worker.terminate();
+
+async function work(n) {
+  for (let i = 0; i < n; i++) await run(i);
+}
+]],
+}
