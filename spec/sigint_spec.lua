@@ -49,6 +49,33 @@ describe("SIGINT", function()
     assert.is_true(os.time() - start < 10)
   end)
 
+  it("reaches a main task that never parks", function()
+    local result = child [[
+      print(select(2, pcall(concur.run, function()
+        kill_me_soon(0.02)
+        while true do concur.sleep(0) end
+      end)).kind)
+      print(select(2, pcall(concur.run, function()
+        kill_me_soon(0.02)
+        while true do concur.suspend(function(resume) resume() end) end
+      end)).kind)
+    ]]
+    assert.equal("Interrupted\nInterrupted\n", result.stdout, support.describe(result))
+  end)
+
+  it("reaches a main task behind many busy ones", function()
+    local result = child [[
+      print(select(2, pcall(concur.run, function()
+        for _ = 1, 100 do
+          concur.spawn(function() while true do concur.sleep(0) end end)
+        end
+        kill_me_soon(0.02)
+        concur.sleep(60)
+      end)).kind)
+    ]]
+    assert.equal("Interrupted\n", result.stdout, support.describe(result))
+  end)
+
   it("reaches main, not the other tasks, until main has ended", function()
     local result = child [[
       local ok, e = pcall(concur.run, function()

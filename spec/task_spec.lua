@@ -830,6 +830,84 @@ describe("a stranger", function()
     end)
   end)
 
+  it("that starts a task nobody holds, and collects garbage, does no harm", function()
+    local reports = virtual.reports(function()
+      local kept
+      concur.spawn(function()
+        kept = coroutine.running()
+      end):result()
+      concur.spawn(function()
+        concur.sleep(1)
+      end)
+      pcall(coroutine.resume, kept)
+      collectgarbage()
+      collectgarbage()
+      concur.sleep(5)
+    end)
+    for i = 1, reports.n do
+      assert.is_true(concur.errors.is(reports[i], "InvalidState"))
+    end
+  end)
+
+  it("that resumes a task between its bare yield and the error does no harm", function()
+    local reports = virtual.reports(function()
+      for _, ending in ipairs {
+        function() end,
+        function()
+          concur.sleep(1)
+        end,
+        function()
+          coroutine.yield()
+        end,
+      } do
+        local co
+        concur.spawn(function()
+          co = coroutine.running()
+          pcall(coroutine.yield)
+          ending()
+        end)
+        concur.spawn(function()
+          coroutine.resume(co)
+          collectgarbage()
+          collectgarbage()
+        end)
+        concur.sleep(5)
+      end
+    end)
+    for i = 1, reports.n do
+      assert.is_true(concur.errors.is(reports[i], "InvalidState"))
+    end
+  end)
+
+  it("that closes a task after its bare yield makes it fail", function()
+    virtual.run(function()
+      local co
+      local task = concur.spawn(function()
+        co = coroutine.running()
+        coroutine.yield()
+      end)
+      concur.spawn(function()
+        coroutine.close(co)
+        collectgarbage()
+      end)
+      failure_of_kind("InvalidState", task.result, task)
+    end)
+  end)
+
+  it("that closes main's coroutine makes run fail, and the other tasks end in order", function()
+    local log = {}
+    failure_of_kind("InvalidState", virtual.run, function()
+      local co = coroutine.running()
+      concur.spawn(function()
+        coroutine.close(co)
+        local _ <close> = closer(log, "other cleaned")
+        concur.sleep(10)
+      end):result()
+      log[#log + 1] = "not reached"
+    end)
+    assert.same({ "other cleaned" }, log)
+  end)
+
   it("that wraps a task's coroutine in another one does no harm", function()
     virtual.run(function()
       local co

@@ -408,6 +408,27 @@ describe("as_completed", function()
     end)
   end)
 
+  it("gives each handle to one of several tasks that share the iterator", function()
+    virtual.run(function()
+      local tasks, seen, count = {}, {}, 0
+      for i = 1, 12 do
+        tasks[i] = sleeper(i % 5)
+      end
+      local iterator = concur.as_completed(tasks)
+      local function consume()
+        for task in iterator do
+          assert.is_nil(seen[task])
+          assert.is_true(task:done())
+          seen[task] = true
+          count = count + 1
+          concur.sleep(0)
+        end
+      end
+      concur.gather(consume, consume, consume)
+      assert.equal(12, count)
+    end)
+  end)
+
   it("holds nothing: an iterator that is dropped leaves no waiter and no timer", function()
     virtual.run(function()
       local future = concur.Future()
