@@ -8,6 +8,8 @@
 
 package.path = "bench/?.lua;" .. package.path
 
+local chart = require "harness.chart"
+local history = require "harness.history"
 local json = require "harness.json"
 local peers = require "harness.peers"
 local stats = require "harness.stats"
@@ -40,7 +42,8 @@ usage: lua5.4 bench/run.lua [options] [WORKLOAD...]     (from the root of the re
   --seconds S    length of a sample (default 0.3)
   --only NAMES   implementations to run, with commas: concur,limit,luv
   --clock CLOCK  wall or cpu, instead of each workload's own
-  --json FILE    where the result goes (default: bench.json in the build directory)
+  --json FILE    where the result goes (default: bench.json in the build directory), and
+                 beside it a picture, FILE with the extension .svg
   --list         print the workloads and the implementations of each
   --help         print this text
 
@@ -317,10 +320,10 @@ local function print_list(workloads)
   end
 end
 
-local function write_json(path, result)
+local function write_file(path, text)
   local file <close> = assert(io.open(path, "w"))
-  assert(file:write(json.encode(result), "\n"))
-  print("\nwritten to " .. path)
+  assert(file:write(text))
+  print("written to " .. path)
 end
 
 local options = parse(arg)
@@ -367,12 +370,17 @@ for _, name in ipairs(peers.order) do
   end
 end
 print_summary(results, compared)
-write_json(options.json, {
+if not options.quick then
+  history.compare(options.build .. "/bench.last", results)
+end
+print()
+write_file(options.json, json.encode {
   machine = machine,
   present = present,
   missing = missing,
   rounds = options.rounds,
   seconds = options.seconds,
   workloads = results,
-})
+} .. "\n")
+write_file(options.json:gsub("%.json$", "") .. ".svg", chart.draw(results))
 os.exit(any_failed and 1 or 0)

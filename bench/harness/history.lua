@@ -1,0 +1,66 @@
+-- SPDX-License-Identifier: MIT
+-- The ratios of the last run on this machine, and whether they are still the same.
+
+local stats = require "harness.stats"
+
+local history = {}
+
+-- {["workload implementation"] = {median=, min=, max=}}
+local function read(path)
+  local rows = {}
+  local file <close> = io.open(path)
+  if file then
+    for line in file:lines() do
+      local name, median, min, max = line:match "^(%S+ %S+) (%S+) (%S+) (%S+)$"
+      rows[name or ""] = { median = tonumber(median), min = tonumber(min), max = tonumber(max) }
+    end
+  end
+  return rows
+end
+
+local function write(path, rows)
+  local names = {}
+  for name in pairs(rows) do
+    names[#names + 1] = name
+  end
+  table.sort(names)
+  local file <close> = assert(io.open(path, "w"))
+  for _, name in ipairs(names) do
+    local row = rows[name]
+    assert(file:write(("%s %.4f %.4f %.4f\n"):format(name, row.median, row.min, row.max)))
+  end
+end
+
+---Prints the ratios to concur that have left the spread of the last run, and stores this run's.
+---@param path string
+---@param results table[] of bench/run.lua
+function history.compare(path, results)
+  local rows = read(path)
+  local had_rows, agreed, moved = next(rows) ~= nil, 0, {}
+  for _, result in ipairs(results) do
+    for name, samples in pairs(result.samples) do
+      if name ~= "concur" and result.samples.concur then
+        local key = result.name .. " " .. name
+        local now, before = stats.ratio(samples, result.samples.concur), rows[key]
+        if before and (now.median < before.min or now.median > before.max) then
+          moved[#moved + 1] = ("  %-18s %-8s was %.2f (%.2f to %.2f), is %.2f"):format(result.name,
+            name, before.median, before.min, before.max, now.median)
+        elseif before then
+          agreed = agreed + 1
+        end
+        rows[key] = now
+      end
+    end
+  end
+  if had_rows then
+    table.sort(moved)
+    print(("\nCompared with the last run on this machine: %d ratios within its spread, %d outside")
+      :format(agreed, #moved))
+    for _, line in ipairs(moved) do
+      print(line)
+    end
+  end
+  write(path, rows)
+end
+
+return history
