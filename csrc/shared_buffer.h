@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * concur.SharedBuffer: bytes that Lua states share without copying.
+ *
+ * A *block* is malloc'd, counted by references and never moves; the userdata of every state, and
+ * messages in between, hold references.  A userdata is a *view* of a block: all of it or a slice.
+ * Views never change but for close, which gives the reference back; the last one frees the block.
+ *
+ * The bytes themselves are shared by all threads.  The atomic operations (load, store, add, cas) are
+ * sequentially consistent; everything else is plain memory access, and scripts order it with
+ * atomics, channels or the end of a job.
+ */
+#ifndef CONCUR_SHARED_BUFFER_H
+#define CONCUR_SHARED_BUFFER_H
+
+#include "support.h"
+
+/* The bytes of the SharedBuffer at `index`, and how many; raises an argument error when it is
+   something else, or Closed.  Valid while the userdata is alive and open; a C job that works on
+   them retains the block.  [the state's own thread] */
+unsigned char *concur_shared_buffer_check(lua_State *L, const concur_runtime *runtime, int index,
+                                          size_t *size);
+
+/* References to the block of an open buffer, for work on other threads. */
+void *concur_shared_buffer_retain(lua_State *L, const concur_runtime *runtime, int index);
+void concur_shared_buffer_release(void *block); /* [any thread] */
+
+/* Defines the class; adds `SharedBuffer` to the table on top of the stack.  Called by luaopen. */
+void concur_shared_buffer_open(lua_State *L, concur_runtime *runtime);
+
+#endif
