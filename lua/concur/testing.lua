@@ -1,0 +1,187 @@
+-- SPDX-License-Identifier: MIT
+--
+-- Helpers for tests of code that uses concur: virtual time, "until everything waits", leak checks,
+-- and a wrapper for the `it` of busted (or of any runner with a function of that shape).
+--
+-- Nothing here is loaded by `require "concur"`; programs that do not test do not pay for it.
+
+local concur = require "concur"
+local core = require "concur.core"
+local errors = require "concur.errors"
+
+---Helpers for your own tests: virtual time, leak checks, and wrapping of busted's `it`.
+---@class concur.testing
+local testing = {}
+
+-- Time -----------------------------------------------------------------------------------------
+
+--[[@lua
+---A clock for `concur.Runner{clock = ...}` whose time is virtual, from `concur.testing.Clock()`.
+---@class concur.Clock
+local Clock = {}
+
+---The time of this clock in seconds; it starts at 0.
+---@return number seconds
+function Clock:now() end
+
+---Moves the clock forward by hand. Deadlines that are passed fire at the loop's next turn, in
+---order. Raises on NaN and on negative numbers.
+---@param seconds number
+function Clock:advance(seconds) end
+]]
+
+---Makes a virtual clock. A loop that runs on it never sleeps: when every task waits, no job is in
+---flight and one empty poll has passed, the time jumps to the next deadline.
+---@return concur.Clock
+function testing.Clock()
+  return core.Clock()
+end
+
+---Waits until everything else waits: no task is ready to run and no job is in flight. No time
+---passes on a virtual clock. At top level it drives the loop until then.
+---
+---A task that waits for a descriptor or a timer counts as waiting. Several tasks may call this:
+---they all go on together.
+---@async
+function testing.run_until_idle()
+  core.wait_until_idle()
+end
+
+-- Leaks ----------------------------------------------------------------------------------------
+
+---What is alive in this Lua state: tasks, timers, handles, scopes, jobs and more, each with its
+---count. Never makes a loop.
+---@return table<string, integer>
+function testing.counters()
+  return core.counters()
+end
+
+---Names what has grown since `before`, after a full garbage collection.
+---@param before table<string, integer> what `testing.counters` returned
+---@return string[] lines such as "tasks: 0 before, 1 after"; empty when all is clean
+function testing.leaks(before)
+  if type(before) ~= "table" then
+    error("bad argument #1 to 'leaks' (table expected, got " .. type(before) .. ")", 2)
+  end
+  collectgarbage()
+  collectgarbage() -- what the first one finalised
+  local lines = {}
+  for name, count in pairs(core.counters()) do
+    if count > (before[name] or 0) then
+      lines[#lines + 1] = ("%s: %d before, %d after"):format(name, before[name] or 0, count)
+    end
+  end
+  table.sort(lines)
+  return lines
+end
+
+local function finish_check(before, ...)
+  local lines = testing.leaks(before)
+  if #lines > 0 then
+    error("left behind:\n  " .. table.concat(lines, "\n  "), 0)
+  end
+  return ...
+end
+
+---Calls `fn(...)` and returns its results, but raises if it left a task, timer, handle, scope or
+---job behind. An error of `fn` is raised as it is.
+---@async
+---@param fn function may suspend
+---@param ... any arguments of `fn`
+---@return any ...
+function testing.check_leaks(fn, ...)
+  if type(fn) ~= "function" then
+    error("bad argument #1 to 'check_leaks' (function expected, got " .. type(fn) .. ")", 2)
+  end
+  return finish_check(testing.counters(), fn(...))
+end
+
+-- Wrapping `it` --------------------------------------------------------------------------------
+
+---What a wrapped test gets as its argument.
+---@class concur.testing.Case
+---@field clock? concur.Clock the virtual clock, nil with `clock = false`
+local Case = {}
+Case.__index = Case
+Case.__name = "concur.testing.Case"
+
+---Returns the errors that went to `on_error` so far, and forgets them: a test that does not take
+---them fails. Each has `.error` and `.traceback` (a string, or nil).
+---@return {error: any, traceback: string?}[]
+function Case:take_reports()
+  local taken = self.reports
+  self.reports = {}
+  return taken
+end
+
+local function report_text(report)
+  return errors.format(report.error, report.traceback)
+end
+
+-- Raises if the case holds errors that nobody asked about.
+local function check_reports(case)
+  local texts = {}
+  for i, report in ipairs(case:take_reports()) do
+    texts[i] = report_text(report)
+  end
+  if #texts > 0 then
+    error("errors that nobody retrieved:\n" .. table.concat(texts, "\n"), 0)
+  end
+end
+
+---Runs `body(case)` as the root task of a fresh run, and raises if it raises, if errors went to
+---`on_error` that it did not take, or if it left something behind.
+---@param body fun(case: concur.testing.Case)
+---@param options? {clock: boolean?} `clock = false`: real time; otherwise the time is virtual
+function testing.run(body, options)
+  local before = testing.counters()
+  local case = setmetatable({ reports = {} }, Case)
+  if not (options and options.clock == false) then
+    case.clock = testing.Clock()
+  end
+  do
+    local runner <close> = concur.Runner {
+      clock = case.clock,
+      on_error = function(e, traceback)
+        if type(traceback) ~= "string" then
+          traceback = nil
+        end
+        case.reports[#case.reports + 1] = { error = e, traceback = traceback }
+      end,
+    }
+    runner:run(body, case)
+    collectgarbage() -- a failed future that is garbage now is reported now
+  end
+  check_reports(case)
+  finish_check(before)
+end
+
+local WRAP_OPTIONS = { clock = true }
+
+---Wraps the `it` of busted: `local it = testing.wrap_it(it)`. The body of each test then runs as a
+---task, on a virtual clock of its own, with a `Case` as its argument. The test fails if the body
+---raises, if an error went to `on_error` that `case:take_reports()` did not take, or if a task,
+---timer, handle, scope or job is left.
+---
+---`wrap_it(it, {clock = false})` runs on real time. Raises on other options.
+---@param it function `it(name, fn, ...)`
+---@param options? {clock: boolean?}
+---@return fun(name: string, body: fun(case: concur.testing.Case), ...): any
+function testing.wrap_it(it, options)
+  for name in pairs(options or {}) do
+    if not WRAP_OPTIONS[name] then
+      error("wrap_it: unknown option '" .. tostring(name) .. "'", 2)
+    end
+  end
+  return function(name, body, ...)
+    if body == nil then
+      return it(name) -- a test that is only announced
+    end
+    -- A tail call: busted finds the file and line of its caller.
+    return it(name, function()
+      testing.run(body, options)
+    end, ...)
+  end
+end
+
+return testing

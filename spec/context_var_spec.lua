@@ -1,0 +1,175 @@
+-- SPDX-License-Identifier: MIT
+-- ContextVar: values that children inherit at spawn.
+
+local concur = require "concur"
+local expect = require "spec.support.expect"
+local testing = require "concur.testing"
+
+local it = testing.wrap_it(it)
+
+describe("a context variable", function()
+  it("has its default until it is set", function()
+    local var = concur.ContextVar("default")
+    assert.equal("default", var:get())
+    var:set("mine")
+    assert.equal("mine", var:get())
+    assert.is_nil(concur.ContextVar():get())
+  end)
+
+  it("holds any value, nil and false included", function()
+    local var = concur.ContextVar("default")
+    var:set(false)
+    assert.is_false(var:get())
+    var:set(nil)
+    assert.is_nil(var:get())
+    local t = {}
+    var:set(t)
+    assert.equal(t, var:get())
+  end)
+
+  it("is copied to a task at spawn; changes go neither way afterwards", function()
+    local var = concur.ContextVar(0)
+    var:set(1)
+    local seen = {}
+    local task = concur.spawn(function()
+      seen[#seen + 1] = var:get()
+      var:set(2)
+      concur.sleep(1)
+      seen[#seen + 1] = var:get()
+    end)
+    var:set(3)
+    task:result()
+    assert.same({ 1, 2 }, seen)
+    assert.equal(3, var:get())
+  end)
+
+  it("is copied at spawn, not at start", function()
+    local var = concur.ContextVar(0)
+    var:set("at spawn")
+    local task = concur.spawn(var.get, var)
+    var:set("later")
+    assert.equal("at spawn", task:result())
+  end)
+
+  it("goes down through gather, groups and async functions", function()
+    local var = concur.ContextVar(0)
+    var:set("down")
+    local read = function()
+      return var:get()
+    end
+    assert.equal("down", (concur.gather(read)))
+    local child
+    concur.task_group(function(group)
+      child = group:spawn(function()
+        return (concur.gather(read))
+      end)
+    end)
+    assert.equal("down", child:result())
+    assert.equal("down", concur.async(read)():result())
+  end)
+
+  it("is each task's own among siblings", function()
+    local var = concur.ContextVar(0)
+    local seen = {}
+    concur.task_group(function(group)
+      for i = 1, 5 do
+        group:spawn(function()
+          var:set(i)
+          concur.sleep(1)
+          seen[i] = var:get()
+        end)
+      end
+    end)
+    assert.same({ 1, 2, 3, 4, 5 }, seen)
+  end)
+
+  it("with: sets it for a call and puts the old value back", function()
+    local var = concur.ContextVar("default")
+    assert.same({ "inner", 1, nil, n = 3 }, table.pack(var:with("inner", function(...)
+      concur.sleep(1)
+      return var:get(), ...
+    end, 1, nil)))
+    assert.equal("default", var:get())
+    var:set("mine")
+    var:with("inner", function()
+      assert.equal("inner", var:get())
+      var:with("innermost", function()
+        assert.equal("innermost", var:get())
+      end)
+      assert.equal("inner", var:get())
+    end)
+    assert.equal("mine", var:get())
+  end)
+
+  it("with puts the old value back after an error and after a cancellation", function()
+    local var = concur.ContextVar("default")
+    expect.same_error("boom", var.with, var, "inner", error, "boom", 0)
+    assert.equal("default", var:get())
+    concur.move_on_after(1, function()
+      var:with("inner", concur.sleep, 5)
+    end)
+    assert.equal("default", var:get())
+  end)
+
+  it("a child spawned inside with keeps the value afterwards", function()
+    local var = concur.ContextVar("default")
+    local task
+    var:with("inner", function()
+      task = concur.spawn(function()
+        concur.sleep(1)
+        return var:get()
+      end)
+    end)
+    assert.equal("inner", task:result())
+    assert.equal("default", var:get())
+  end)
+
+  it("two variables do not disturb each other", function()
+    local one, two = concur.ContextVar(1), concur.ContextVar(2)
+    one:set("one")
+    assert.equal(2, two:get())
+    concur.spawn(function()
+      two:set("two")
+      assert.equal("one", one:get())
+    end):result()
+    assert.equal(2, two:get())
+  end)
+
+  it("callbacks run in the context in which they were registered, or in none: never in another "
+    .. "task's", function()
+    local var = concur.ContextVar("default")
+    local seen
+    concur.spawn(function()
+      var:set("task")
+      local done = concur.Future()
+      concur.get_event_loop():call_soon(function()
+        seen = var:get()
+        done:set_result()
+      end)
+      done:result()
+      assert.equal("task", var:get())
+    end):result()
+    assert.is_true(seen == "task" or seen == "default")
+    assert.equal("default", var:get())
+  end)
+
+  it("can be collected", function()
+    local weak = setmetatable({}, { __mode = "k" })
+    do
+      local var = concur.ContextVar("default")
+      var:set({})
+      weak[var] = true
+    end
+    concur.spawn(function() end):result()
+    collectgarbage()
+    collectgarbage()
+    assert.is_nil(next(weak))
+  end)
+
+  it("misuse is an argument error", function()
+    local var = concur.ContextVar(1)
+    expect.message("ContextVar", var.get)
+    expect.message("function", var.with, var, 1)
+    assert.matches("ContextVar", tostring(var))
+  end)
+end)

@@ -1,0 +1,233 @@
+-- SPDX-License-Identifier: MIT
+-- Cancel at every step: runs a scenario again and again, each time cancelling one task, the
+-- *victim*, one point later than the time before, until the victim ends untouched. After each run
+-- the scenario's own checks, the <close> counts and the leak check must hold.
+--
+--   everywhere(function(case)
+--     local lock = concur.Lock()
+--     local victim = case:victim(function()
+--       local _ <close> = lock:acquire()
+--       concur.checkpoint()
+--     end)
+--     case:join(victim)
+--     assert.is_false(lock:locked())
+--   end)
+--
+-- The scenario runs as the root task of a fresh run on a virtual clock. A *point* is either the
+-- gap before a task switch of the whole loop (the victim is parked, or woken and not yet resumed,
+-- or not started) or the moment at which the victim begins a wait. What happens at the point is
+-- the *mode*. Each mode is tried with the ready queue in order, and shuffled.
+
+local concur = require "concur"
+local core = require "concur.core"
+local errors = require "concur.errors"
+local expect = require "spec.support.expect"
+local testing = require "concur.testing"
+
+local MAX_POINTS = 2000 -- a scenario with more points than this does not end
+
+local Case = {}
+Case.__index = Case
+
+-- Modes: `scoped` puts a scope around the victim's body; `fire` is what happens at the point;
+-- `at` says which hook counts points.
+local MODES = {
+  task = {
+    at = "switch",
+    fire = function(case)
+      case.task:cancel "everywhere"
+    end,
+  },
+  again = { -- a request at the point, and others at each later one
+    at = "switch",
+    repeated = true,
+    fire = function(case)
+      case.task:cancel "everywhere"
+    end,
+  },
+  wait = {
+    at = "wait",
+    fire = function(case)
+      case.task:cancel "everywhere"
+    end,
+  },
+  scope = {
+    at = "switch",
+    scoped = true,
+    fire = function(case)
+      case.scope:cancel "everywhere"
+    end,
+  },
+  deadline = {
+    at = "switch",
+    scoped = true,
+    fire = function(case)
+      case.scope:deadline(concur.now())
+    end,
+  },
+  scope_wait = {
+    at = "wait",
+    scoped = true,
+    fire = function(case)
+      case.scope:cancel "everywhere"
+    end,
+  },
+  kill = {
+    at = "switch",
+    fire = function(case)
+      case.task:kill()
+    end,
+  },
+}
+
+local DEFAULT_MODES = { "task", "again", "wait", "scope", "deadline", "scope_wait" }
+local ORDERS = { false, 1, 2 } -- first in, first out; two seeds of the shuffle
+
+---Starts the task that is cancelled. Once a run.
+---@param body function
+---@return concur.Task
+function Case:victim(body, ...)
+  assert(not self.task, "a scenario has one victim")
+  if self.mode.scoped then
+    self.task = concur.spawn(function(...)
+      local args = table.pack(...)
+      local results = table.pack(concur.cancel_scope(function(scope)
+        self.scope = scope
+        local _ <close> = expect.guard(function()
+          self.scope = nil -- from here on nothing of the victim is left to cancel
+        end)
+        return body(table.unpack(args, 1, args.n))
+      end))
+      self.caught = not results[1]
+      return table.unpack(results, 2, results.n)
+    end, ...)
+  else
+    self.task = concur.spawn(body, ...)
+  end
+  self.task:set_name "victim"
+  return self.task
+end
+
+---Waits until the victim has ended. Returns "done" and its results, "cancelled", or "failed" and
+---its error.
+---@async
+---@return string outcome
+---@return any ...
+function Case:join()
+  concur.wait { self.task }
+  local state = self.task:state()
+  if state == "failed" then
+    return "failed", self.task:exception()
+  elseif state == "cancelled" or self.caught then
+    return "cancelled"
+  end
+  return "done", self.task:result()
+end
+
+---A value for `<close>` which must be closed exactly once by the end of the run.
+---@param on_close? function may suspend
+function Case:guard(on_close)
+  local guard = expect.guard(on_close)
+  guard.where = debug.traceback("made here", 2)
+  self.guards[#self.guards + 1] = guard
+  return guard
+end
+
+---Says that this run may hand errors to `on_error`.
+function Case:allow_reports()
+  self.reports_allowed = true
+end
+
+local function point_reached(case)
+  if not case.task or case.task:done() or (case.mode.scoped and not case.scope) then
+    return
+  end
+  if case.mode.at == "wait" and concur.current_task() ~= case.task then
+    return
+  end
+  case.points = case.points + 1
+  if case.points == case.target or (case.mode.repeated and case.points > case.target) then
+    case.fired = true
+    case.mode.fire(case)
+  end
+end
+
+local function check(case)
+  for _, guard in ipairs(case.guards) do
+    if guard.closed ~= 1 then
+      error(("a <close> variable was closed %d times; %s"):format(guard.closed, guard.where), 0)
+    end
+  end
+end
+
+-- One run of the scenario; returns false when the point was not reached any more.
+local function run_once(scenario, mode, order, target)
+  local case = setmetatable({
+    mode = mode,
+    target = target,
+    points = 0,
+    fired = false,
+    guards = {},
+  }, Case)
+  local function hook()
+    point_reached(case)
+  end
+  local unhook <close> = expect.guard(function()
+    core.on_switch(nil)
+    core.on_wait(nil)
+    core.shuffle(nil)
+  end)
+  core.shuffle(order or nil)
+  if mode.at == "switch" then
+    core.on_switch(hook)
+  else
+    core.on_wait(hook)
+  end
+  testing.run(function(own)
+    scenario(case)
+    check(case)
+    if case.reports_allowed then
+      testing.run_until_idle()
+      own:take_reports()
+    end
+  end)
+  assert(case.task, "the scenario made no victim")
+  return case.fired, unhook
+end
+
+---Runs the scenario for every mode, order and point. Raises, and says at which point, when a
+---check fails. Returns how many runs there were.
+---@param scenario fun(case: table)
+---@param options? {modes: string[]?, also: string[]?} `modes` replaces the default ones, `also`
+---  adds some ("kill")
+---@return integer runs
+local function everywhere(scenario, options)
+  options = options or {}
+  local modes = table.move(options.modes or DEFAULT_MODES, 1, 10, 1, {})
+  for _, name in ipairs(options.also or {}) do
+    modes[#modes + 1] = name
+  end
+  local runs = 0
+  for _, name in ipairs(modes) do
+    for _, order in ipairs(ORDERS) do
+      local target = 0
+      repeat
+        target = target + 1
+        runs = runs + 1
+        assert(target < MAX_POINTS, "the scenario does not end")
+        local traceback
+        local ok, again = xpcall(run_once, function(e)
+          traceback = debug.traceback()
+          return e
+        end, scenario, MODES[name], order, target)
+        if not ok then
+          error(("cancelled in mode '%s' at point %d, %s:\n%s"):format(name, target,
+            order and "shuffled with " .. order or "in order", errors.format(again, traceback)), 0)
+        end
+      until not again
+    end
+  end
+  return runs
+end
+
+return everywhere
