@@ -36,12 +36,23 @@ static bool encode_upvalue(concur_encoder *e, int function, int value) {
   return false;
 }
 
+/* Whether the upvalue on top of the stack is the globals, or an environment that falls back on
+   another one (a sandbox, a test runner's): on the other side that is the globals, too. */
+static bool is_environment(concur_encoder *e, const char *name) {
+  lua_State *L = e->L;
+  if (strcmp(name, "_ENV") != 0) return false;
+  if (lua_topointer(L, -1) == e->globals) return true;
+  if (luaL_getmetafield(L, -1, "__index") == LUA_TNIL) return false;
+  lua_pop(L, 1);
+  return true;
+}
+
 /* Writes upvalue `number`, on top of the stack, of the function whose tag stands at `at`. */
 static bool encode_cell(concur_encoder *e, int function, int number, const char *name,
                         uint32_t at) {
   lua_State *L = e->L;
   /* The globals are the reader's, so nothing is lost when each function gets a cell of its own. */
-  if (strcmp(name, "_ENV") == 0 && lua_topointer(L, -1) == e->globals) {
+  if (is_environment(e, name)) {
     concur_encoder_tag(e, WIRE_ENV);
     return true;
   }

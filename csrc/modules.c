@@ -26,7 +26,7 @@ typedef struct builder {
 
 void concur_modules_init(lua_State *L, concur_modules *modules) {
   concur_identity_init(&modules->index);
-  modules->loaded_count = -1;
+  modules->loaded = 0;
   lua_newtable(L);
   modules->paths_ref = luaL_ref(L, LUA_REGISTRYINDEX);
 }
@@ -34,7 +34,7 @@ void concur_modules_init(lua_State *L, concur_modules *modules) {
 void concur_modules_free(concur_modules *modules) {
   concur_identity_free(&modules->index);
   concur_identity_init(&modules->index);
-  modules->loaded_count = -1;
+  modules->loaded = 0;
 }
 
 /* ---- making the index ---- */
@@ -153,12 +153,15 @@ static void push_loaded(lua_State *L) {
   lua_getfield(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
 }
 
-static int count_loaded(lua_State *L) {
-  int count = 0;
+/* A number that changes when a module is loaded, replaced or forgotten. */
+static uint64_t loaded_now(lua_State *L) {
+  uint64_t sum = 0;
   push_loaded(L);
-  for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) count++;
+  for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) {
+    sum += (uint64_t)(uintptr_t)lua_topointer(L, -1) * UINT64_C(0x9E3779B97F4A7C16) + 2;
+  }
   lua_pop(L, 1);
-  return count;
+  return sum | 1; /* never 0 */
 }
 
 static void index_make(lua_State *L, concur_modules *modules) {
@@ -180,7 +183,7 @@ static void index_make(lua_State *L, concur_modules *modules) {
   }
   lua_rawseti(L, LUA_REGISTRYINDEX, modules->paths_ref);
   lua_pop(L, 1);
-  modules->loaded_count = count_loaded(L);
+  modules->loaded = loaded_now(L);
 }
 
 /* ---- finding ---- */
@@ -203,7 +206,7 @@ static bool path_leads_to(lua_State *L, const char *path, size_t size, int index
 concur_named concur_modules_find(lua_State *L, concur_modules *modules, int index, int wanted,
                                  bool refresh) {
   index = lua_absindex(L, index);
-  if (modules->loaded_count < 0 || (refresh && modules->loaded_count != count_loaded(L))) {
+  if (modules->loaded == 0 || (refresh && modules->loaded != loaded_now(L))) {
     index_make(L, modules);
   }
   const concur_identity *entry = concur_identity_find(&modules->index, lua_topointer(L, index));

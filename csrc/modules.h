@@ -14,6 +14,7 @@
 #include <lua.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "identity.h"
 
@@ -31,7 +32,7 @@ typedef struct concur_modules {
   int paths_ref;             /* registry: list of paths */
   int path_count;
   int standard_count; /* the first paths, of Lua's own libraries: nothing replaces them */
-  int loaded_count;   /* entries of package.loaded when the index was made; -1: not made */
+  uint64_t loaded; /* what package.loaded was when the index was made, as a number; 0: not made */
 } concur_modules;
 
 void concur_modules_init(lua_State *L, concur_modules *modules);

@@ -28,7 +28,7 @@
 
 enum {
   WIRE_INLINE_DEPTH = 100, /* from here on, tables and functions are LATER */
-  WIRE_MAX_DEPTH = 180,    /* of objects with an encode function */
+  WIRE_MAX_DEPTH = 400,    /* of objects with an encode function */
   WIRE_SHARED_STRING = 64, /* strings of at least this size are written once */
   WIRE_MAX_RESULTS = 255,  /* of an encode function */
   WIRE_MAX_UPVALUES = 255,
