@@ -63,7 +63,7 @@ void concur_classes_push(lua_State *L, concur_transfer_state *state) {
   int name = lua_gettop(L);
   size_t size;
   const char *text = lua_tolstring(L, name, &size);
-  luaL_checkstack(L, LUA_MINSTACK, NULL);
+  luaL_checkstack(L, LUA_MINSTACK, "not enough memory");
   push_record(L, state, name);
   while (lua_isnil(L, -1) && size > 0) {
     lua_settop(L, name);

@@ -68,7 +68,7 @@ static void push_dump(lua_State *L, int index) {
 void concur_code_push_dump(lua_State *L, concur_code *code, int index, bool only_cached) {
   size_t size;
   index = lua_absindex(L, index);
-  luaL_checkstack(L, LUA_MINSTACK, NULL);
+  luaL_checkstack(L, LUA_MINSTACK, "not enough memory");
   lua_rawgeti(L, LUA_REGISTRYINDEX, code->dumps_ref);
   lua_pushvalue(L, index);
   lua_rawget(L, -2);

@@ -120,7 +120,7 @@ static void put_off(decoder *d, const unsigned char *tag) {
 
 static void enter(decoder *d) {
   if (++d->depth > MAX_DEPTH) corrupt(d);
-  luaL_checkstack(d->L, LUA_MINSTACK, NULL);
+  luaL_checkstack(d->L, LUA_MINSTACK, "not enough memory");
 }
 
 static wire_table_header table_header(const unsigned char *tag) {
@@ -304,7 +304,7 @@ static void decode_unit(decoder *d, int count) {
   int outer_first = d->later_first;
   int own_first = d->later_first = d->later_end;
   enter(d);
-  luaL_checkstack(d->L, count + LUA_MINSTACK, NULL);
+  luaL_checkstack(d->L, count + LUA_MINSTACK, "not enough memory");
   for (int i = 0; i < count; i++) decode_value(d);
   decode_later(d);
   d->depth--;
@@ -337,7 +337,7 @@ static void push_class(decoder *d) {
 
 static void decode_object(decoder *d, const unsigned char *tag) {
   lua_State *L = d->L;
-  luaL_checkstack(L, LUA_MINSTACK, NULL);
+  luaL_checkstack(L, LUA_MINSTACK, "not enough memory");
   push_class(d);
   lua_getfield(L, -1, "name");
   const char *name = lua_tostring(L, -1); /* the record holds it */
@@ -374,7 +374,7 @@ static void decode_named(decoder *d, const unsigned char *tag) {
 /* A table with a metatable that this state knows. */
 static void decode_instance(decoder *d) {
   lua_State *L = d->L;
-  luaL_checkstack(L, LUA_MINSTACK, NULL);
+  luaL_checkstack(L, LUA_MINSTACK, "not enough memory");
   const unsigned char *tag = next(d, 1);
   if (*tag == WIRE_CLASS) {
     push_class(d);
@@ -407,7 +407,7 @@ static const concur_attachment *attachment_at(decoder *d) {
 
 static void decode_attachment(decoder *d, const unsigned char *tag) {
   const concur_attachment *attachment = attachment_at(d);
-  luaL_checkstack(d->L, LUA_MINSTACK, NULL);
+  luaL_checkstack(d->L, LUA_MINSTACK, "not enough memory");
   ((const concur_share_class *)attachment->type)->wrap(d->L, attachment);
   know_if_shared(d, tag);
 }
@@ -470,14 +470,14 @@ int concur_decode(lua_State *L, const concur_message *message) {
       .end = message->bytes + message->size,
       .budget = message->size,
   };
-  luaL_checkstack(L, LUA_MINSTACK, NULL);
+  luaL_checkstack(L, LUA_MINSTACK, "not enough memory");
   if (message->size > UINT32_MAX || message->size < 2 * sizeof(uint32_t)) corrupt(&d);
   if (read_u32(&d) != WIRE_MAGIC) {
     concur_refuse(L, NULL, 0, "not a message, or one of another version of concur");
   }
   uint32_t count = read_u32(&d);
   if (count > message->size || count > INT_MAX - LUA_MINSTACK) corrupt(&d);
-  luaL_checkstack(L, (int)count + LUA_MINSTACK, NULL);
+  luaL_checkstack(L, (int)count + LUA_MINSTACK, "not enough memory");
   lua_pushnil(L);
   d.known = lua_gettop(L);
   lua_pushnil(L);

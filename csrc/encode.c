@@ -172,7 +172,7 @@ bool concur_encoder_named(concur_encoder *e, int index, int wanted, bool refresh
 
 void concur_encoder_put_off(concur_encoder *e, int index, uint32_t at) {
   lua_State *L = e->L;
-  luaL_checkstack(L, LUA_MINSTACK, NULL);
+  luaL_checkstack(L, LUA_MINSTACK, "not enough memory");
   if (lua_isnil(L, e->later)) {
     lua_newtable(L);
     lua_replace(L, e->later);
@@ -192,7 +192,7 @@ static void fields_write(concur_encoder *e, int index, uint32_t at, bool is_erro
 static void encode_later(concur_encoder *e) {
   lua_State *L = e->L;
   const concur_place *outer = e->place;
-  luaL_checkstack(L, LUA_MINSTACK, NULL);
+  luaL_checkstack(L, LUA_MINSTACK, "not enough memory");
   while (e->later_first < e->later_end) {
     int number = 3 * e->later_first++;
     int top = lua_gettop(L);
@@ -245,7 +245,7 @@ static bool is_handle_of_error(lua_State *L, int key, int value) {
 static void fields_write(concur_encoder *e, int table, uint32_t at, bool is_error) {
   lua_State *L = e->L;
   wire_table_header header = {0, 0};
-  luaL_checkstack(L, LUA_MINSTACK, NULL);
+  luaL_checkstack(L, LUA_MINSTACK, "not enough memory");
   lua_pushnil(L);
   int key = lua_gettop(L), value = key + 1;
   concur_place field = {.up = e->place, .kind = PLACE_FIELD, .number = key};
@@ -346,7 +346,7 @@ static int encode_protected(lua_State *L) {
   concur_encoder *e = lua_touserdata(L, 1);
   e->state = concur_transfer_state_of(L);
   lua_settop(L, e->count + 1);
-  luaL_checkstack(L, LUA_MINSTACK, NULL);
+  luaL_checkstack(L, LUA_MINSTACK, "not enough memory");
   lua_pushnil(L);
   e->later = lua_gettop(L);
   lua_pushnil(L);
@@ -416,7 +416,7 @@ static concur_message *encode(lua_State *L, concur_encoder *e, int first, bool *
 
   if (!lua_checkstack(L, e->count + LUA_MINSTACK)) {
     concur_message_free(e->message);
-    luaL_error(L, "stack overflow");
+    luaL_error(L, "stack overflow (not enough memory)");
   }
   concur_identity_init(&e->seen);
   e->L = L;

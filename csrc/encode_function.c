@@ -77,7 +77,7 @@ void concur_encoder_cells(concur_encoder *e, int function, uint32_t at) {
   uint32_t start = concur_encoder_here(e);
   bool pure = true;
   int number = 0;
-  luaL_checkstack(L, LUA_MINSTACK, NULL);
+  luaL_checkstack(L, LUA_MINSTACK, "not enough memory");
   e->place = &place;
   e->depth++;
   while ((place.name = lua_getupvalue(L, function, number + 1)) != NULL) {
@@ -119,7 +119,7 @@ bool concur_encoder_function(concur_encoder *e, int index) {
                   "by; call it from a Lua function that finds it on the other side");
   }
   if (concur_encoder_again(e, lua_topointer(L, index))) return false;
-  luaL_checkstack(L, LUA_MINSTACK, NULL);
+  luaL_checkstack(L, LUA_MINSTACK, "not enough memory");
   if (!push_code(e, index)) return true;
   size_t size;
   const char *code = lua_tolstring(L, -1, &size);

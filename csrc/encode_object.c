@@ -58,7 +58,7 @@ static int call_hook(concur_encoder *e, int object, const char *class) {
     concur_refuse(L, e->place, 0, "the encode function of %s returned more than %d values", class,
                   WIRE_MAX_RESULTS);
   }
-  luaL_checkstack(L, LUA_MINSTACK, NULL);
+  luaL_checkstack(L, LUA_MINSTACK, "not enough memory");
   return count;
 }
 
@@ -190,7 +190,7 @@ static void refuse_object(concur_encoder *e, int object) {
 void concur_encoder_object(concur_encoder *e, int object) {
   lua_State *L = e->L;
   int metatable = lua_gettop(L);
-  luaL_checkstack(L, LUA_MINSTACK, NULL);
+  luaL_checkstack(L, LUA_MINSTACK, "not enough memory");
   lua_rawgeti(L, LUA_REGISTRYINDEX, e->state->classes_ref);
   lua_pushvalue(L, metatable);
   lua_rawget(L, -2);
@@ -237,7 +237,7 @@ static void encode_shared(concur_encoder *e, int index, const concur_share_class
 
 void concur_encoder_userdata(concur_encoder *e, int index) {
   lua_State *L = e->L;
-  luaL_checkstack(L, LUA_MINSTACK, NULL);
+  luaL_checkstack(L, LUA_MINSTACK, "not enough memory");
   if (!lua_getmetatable(L, index)) {
     concur_refuse(L, e->place, 0, "userdata without a metatable cannot cross");
   }

@@ -87,7 +87,7 @@ static bool index_add(lua_State *L, builder *build, int index, concur_named kind
 static void index_fields(lua_State *L, builder *build, int depth) {
   int table = lua_gettop(L);
   size_t size = build->size;
-  luaL_checkstack(L, LUA_MINSTACK, NULL);
+  luaL_checkstack(L, LUA_MINSTACK, "not enough memory");
   for (lua_pushnil(L); lua_next(L, table); lua_pop(L, 1)) {
     int type = lua_type(L, -1);
     if (type != LUA_TFUNCTION && type != LUA_TTABLE) continue;
@@ -166,7 +166,7 @@ static uint64_t loaded_now(lua_State *L) {
 
 static void index_make(lua_State *L, concur_modules *modules) {
   builder build = {.modules = modules};
-  luaL_checkstack(L, LUA_MINSTACK, NULL);
+  luaL_checkstack(L, LUA_MINSTACK, "not enough memory");
   concur_modules_free(modules);
   modules->path_count = modules->standard_count = 0;
   push_loaded(L);
@@ -190,7 +190,7 @@ static void index_make(lua_State *L, concur_modules *modules) {
 
 /* Whether the path still leads to the value at `index`.  Raw, so that no code runs. */
 static bool path_leads_to(lua_State *L, const char *path, size_t size, int index) {
-  luaL_checkstack(L, 4, NULL);
+  luaL_checkstack(L, 4, "not enough memory");
   push_loaded(L);
   for (const char *name = path; name < path + size; name += strlen(name) + 1) {
     if (!lua_istable(L, -1)) break;
@@ -258,7 +258,7 @@ static void push_module(lua_State *L, const char *name) {
 }
 
 void concur_modules_push(lua_State *L, const char *path, size_t size) {
-  luaL_checkstack(L, LUA_MINSTACK, NULL);
+  luaL_checkstack(L, LUA_MINSTACK, "not enough memory");
   push_module(L, path);
   for (const char *name = path + strlen(path) + 1; name < path + size; name += strlen(name) + 1) {
     if (lua_istable(L, -1)) {

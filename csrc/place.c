@@ -110,7 +110,7 @@ static void add_place(lua_State *L, luaL_Buffer *buffer, const concur_place *pla
 }
 
 void concur_place_push(lua_State *L, const concur_place *place) {
-  luaL_checkstack(L, LUA_MINSTACK, NULL);
+  luaL_checkstack(L, LUA_MINSTACK, "not enough memory");
   luaL_Buffer buffer;
   luaL_buffinit(L, &buffer);
   add_place(L, &buffer, place);
@@ -126,7 +126,7 @@ void concur_place_push(lua_State *L, const concur_place *place) {
 }
 
 int concur_refuse(lua_State *L, const concur_place *place, int has_cause, const char *format, ...) {
-  luaL_checkstack(L, LUA_MINSTACK, NULL);
+  luaL_checkstack(L, LUA_MINSTACK, "not enough memory");
   int cause = has_cause ? lua_gettop(L) : 0;
   va_list arguments;
   va_start(arguments, format);
