@@ -206,7 +206,7 @@ describe("functions", function()
   end)
 
   it("keep an _ENV of their own", function()
-    local function make(_ENV)
+    local function make(_ENV) -- luacheck: ignore 212
       return function() return x end -- luacheck: ignore 113
     end
     assert.equal("own", copy(make { x = "own" })())
@@ -325,8 +325,7 @@ describe("modules", function()
 
   it("are found after they were loaded, and required on the other side", function()
     copy(function() end) -- the names were looked up before
-    local late = make_module("late_module", { f = function() return late_module end }) -- luacheck: ignore 113
-    late.value = {}
+    local late = make_module("late_module", { f = function() end })
     package.preload["late_module"] = function() return late end
     local f = late.f
     local message = core.encode(function() return late, f end)
