@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Callbacks: call_soon, call_later, call_at, add_done_callback.
+ *
+ * A callback is a userdata (user values: 1 the function, 2 its arguments packed or nil), anchored
+ * from when it is made until it has run or was cancelled.  It runs on the loop's thread through
+ * the door, in one FIFO with the tasks; its error goes to on_error.          [loop thread]
+ */
+#include "callback.h"
+
+#include "fiber.h"
+
+typedef struct callback {
+  concur_ready ready;
+  concur_waiter waiter; /* in a future's list */
+  concur_timer timer;
+  concur_runtime *runtime; /* borrowed */
+  int slot;                /* anchors this; 0 once over */
+  int count;               /* arguments */
+  bool queued;             /* in the ready queue: cancelling waits for its turn there */
+  bool cancelled;
+} callback;
+
+enum { CALLBACK_FUNCTION = 1, CALLBACK_ARGUMENTS = 2 };
+
+/* ---- running ---- */
+
+/* Argument: light userdata callback. */
+static int l_call(lua_State *L) {
+  callback *entry = lua_touserdata(L, 1);
+  concur_anchor_push(L, entry->runtime, entry->slot);
+  int self = lua_gettop(L);
+  concur_anchor_release(L, entry->runtime, entry->slot);
+  entry->slot = 0;
+  if (entry->cancelled) return 0;
+  int count = entry->count;
+  luaL_checkstack(L, count + 4, "too many arguments");
+  lua_getiuservalue(L, self, CALLBACK_FUNCTION);
+  lua_getiuservalue(L, self, CALLBACK_ARGUMENTS);
+  if (count == 1) {
+    lua_call(L, 1, 0);
+    return 0;
+  }
+  int packed = lua_gettop(L);
+  for (int i = 1; i <= count; i++) lua_rawgeti(L, packed, i);
+  lua_remove(L, packed);
+  lua_call(L, count, 0);
+  return 0;
+}
+
+static void callback_run(concur_loop *loop, concur_ready *ready) {
+  callback *entry = concur_container_of(ready, callback, ready);
+  (void)concur_loop_protect(loop, l_call, entry);
+}
+
+static void callback_queue(callback *entry, concur_loop *loop) {
+  entry->queued = true;
+  concur_loop_ready(loop, &entry->ready);
+}
+
+static void on_callback_time(concur_timer *timer, void *context) {
+  callback_queue(concur_container_of(timer, callback, timer), context);
+}
+
+static void on_future_settled(concur_waiter *waiter, void *source) {
+  (void)source;
+  callback *entry = concur_container_of(waiter, callback, waiter);
+  concur_loop *loop = entry->runtime->loop;
+  if (loop != NULL) callback_queue(entry, loop);
+}
+
+/* ---- making ---- */
+
+/* Makes an anchored callback of the function at `function` and all that is above it; replaces them
+   by the callback. */
+static callback *callback_new(lua_State *L, concur_runtime *runtime, int function) {
+  luaL_checkstack(L, 6, NULL);
+  int count = lua_gettop(L) - function;
+  callback *entry = concur_class_new(L, runtime, CONCUR_CLASS_CALLBACK, sizeof *entry, 2);
+  entry->runtime = runtime;
+  entry->count = count;
+  entry->ready.run = callback_run;
+  entry->waiter.notify = on_future_settled;
+  concur_timer_init(&entry->timer);
+  lua_insert(L, function);
+  if (count > 1) {
+    lua_createtable(L, count, 0);
+    lua_insert(L, function + 2);
+    for (int i = count; i > 0; i--) lua_rawseti(L, function + 2, i);
+  }
+  if (count > 0) lua_setiuservalue(L, function, CALLBACK_ARGUMENTS);
+  lua_setiuservalue(L, function, CALLBACK_FUNCTION);
+  lua_pushvalue(L, function);
+  entry->slot = concur_anchor(L, runtime);
+  return entry;
+}
+
+void concur_callback_on_settled(lua_State *L, concur_runtime *runtime, concur_future *future) {
+  concur_loop *loop = concur_scheduler_loop(L, runtime->scheduler);
+  lua_settop(L, 2);
+  lua_pushvalue(L, 1);
+  callback *entry = callback_new(L, runtime, 2);
+  if (concur_future_settled(future)) {
+    callback_queue(entry, loop);
+  } else {
+    concur_list_append(&future->waiters, &entry->waiter.node);
+  }
+}
+
+static int call_at(lua_State *L, concur_runtime *runtime, int function, uint64_t deadline_ns) {
+  concur_loop *loop = concur_scheduler_loop(L, runtime->scheduler);
+  if (!concur_loop_reserve_timer(loop)) return luaL_error(L, "not enough memory");
+  callback *entry = callback_new(L, runtime, function);
+  entry->timer.fire = on_callback_time;
+  concur_loop_start_timer(loop, &entry->timer, deadline_ns);
+  return 1;
+}
+
+/* loop:call_soon(fn, ...) */
+static int l_call_soon(lua_State *L) {
+  concur_runtime *runtime = concur_runtime_of(L);
+  concur_check_callable(L, 1);
+  concur_loop *loop = concur_scheduler_loop(L, runtime->scheduler);
+  callback *entry = callback_new(L, runtime, 1);
+  callback_queue(entry, loop);
+  return 1;
+}
+
+static int l_call_later(lua_State *L) {
+  concur_runtime *runtime = concur_runtime_of(L);
+  uint64_t delay = concur_check_duration(L, 1);
+  concur_check_callable(L, 2);
+  concur_loop *loop = concur_scheduler_loop(L, runtime->scheduler);
+  return call_at(L, runtime, 2, concur_deadline_after(loop, delay));
+}
+
+static int l_call_at(lua_State *L) {
+  concur_runtime *runtime = concur_runtime_of(L);
+  uint64_t deadline = concur_check_duration(L, 1);
+  concur_check_callable(L, 2);
+  return call_at(L, runtime, 2, deadline);
+}
+
+/* ---- the handle ---- */
+
+/*@lua
+---A scheduled call, from `call_soon`, `call_later` or `call_at`.
+---@class concur.Handle
+local Handle = {}
+
+---Cancels the call; never suspends.
+---@return boolean cancelled false when it has run or was cancelled already
+function Handle:cancel() end
+
+---@return boolean
+function Handle:cancelled() end
+*/
+static int l_callback_cancel(lua_State *L) {
+  concur_runtime *runtime = concur_runtime_of(L);
+  callback *entry = concur_class_check(L, runtime, 1, CONCUR_CLASS_CALLBACK);
+  bool pending = entry->slot != 0 && !entry->cancelled;
+  if (pending) {
+    entry->cancelled = true;
+    if (!entry->queued) {
+      if (runtime->loop != NULL) concur_loop_stop_timer(runtime->loop, &entry->timer);
+      concur_anchor_release(L, runtime, entry->slot);
+      entry->slot = 0;
+    }
+    lua_pushnil(L);
+    lua_setiuservalue(L, 1, CALLBACK_ARGUMENTS);
+  }
+  lua_pushboolean(L, pending);
+  return 1;
+}
+
+static int l_callback_cancelled(lua_State *L) {
+  callback *entry = concur_class_check(L, concur_runtime_of(L), 1, CONCUR_CLASS_CALLBACK);
+  lua_pushboolean(L, entry->cancelled);
+  return 1;
+}
+
+static int l_callback_tostring(lua_State *L) {
+  callback *entry = concur_class_check(L, concur_runtime_of(L), 1, CONCUR_CLASS_CALLBACK);
+  const char *state = entry->cancelled ? "cancelled" : entry->slot != 0 ? "pending" : "done";
+  lua_pushfstring(L, "concur.Handle (%s): %p", state, lua_topointer(L, 1));
+  return 1;
+}
+
+void concur_callback_open(lua_State *L, concur_runtime *runtime) {
+  const luaL_Reg methods[] = {
+      {"cancel", l_callback_cancel}, {"cancelled", l_callback_cancelled}, {NULL, NULL}};
+  const luaL_Reg metamethods[] = {{"__tostring", l_callback_tostring}, {NULL, NULL}};
+  const luaL_Reg functions[] = {{"call_soon", l_call_soon},
+                                {"call_later", l_call_later},
+                                {"call_at", l_call_at},
+                                {NULL, NULL}};
+  concur_class_define(L, runtime, CONCUR_CLASS_CALLBACK, "concur.Handle", methods, metamethods);
+  concur_register(L, runtime, functions);
+}

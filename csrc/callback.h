@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: MIT */
+/* Functions that the loop calls: call_soon, call_later, call_at, done callbacks.  See callback.c. */
+#ifndef CONCUR_CALLBACK_H
+#define CONCUR_CALLBACK_H
+
+#include "future.h"
+
+void concur_callback_open(lua_State *L, concur_runtime *runtime);
+
+/* Stack: future, function.  Calls function(future) when the future has settled, through the ready
+   queue, also when it has already. */
+void concur_callback_on_settled(lua_State *L, concur_runtime *runtime, concur_future *future);
+
+#endif

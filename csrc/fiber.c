@@ -1,0 +1,462 @@
+/* SPDX-License-Identifier: MIT */
+/* See fiber.h.  Parts: where waiting is allowed; park and resume; wake, give, cancel; the top-level
+   fiber, which drives the loop while it is parked. */
+#include "fiber.h"
+
+#include <string.h>
+
+#include "hooks.h"
+#include "report.h"
+#include "sigint.h"
+
+/* ---- the scheduler ---- */
+
+static void top_run(concur_loop *loop, concur_ready *ready) {
+  (void)ready;
+  loop->leave = true;
+}
+
+void concur_scheduler_open(lua_State *L, concur_runtime *runtime) {
+  concur_scheduler *scheduler = lua_newuserdatauv(L, sizeof *scheduler, 0);
+  memset(scheduler, 0, sizeof *scheduler);
+  (void)concur_anchor(L, runtime);
+  runtime->scheduler = scheduler;
+  scheduler->runtime = runtime;
+  concur_list_init(&scheduler->tasks);
+  concur_fiber *top = &scheduler->top;
+  concur_scope_init_own(scheduler, &scheduler->top_scope, top, NULL);
+  top->scope = &scheduler->top_scope;
+  top->scheduler = scheduler;
+  top->ready.run = top_run;
+  top->waiter.notify = concur_fiber_notify;
+  top->state = CONCUR_FIBER_RUNNING;
+  concur_timer_init(&top->timer);
+}
+
+concur_loop *concur_scheduler_loop(lua_State *L, concur_scheduler *scheduler) {
+  if (scheduler->loop != NULL) return scheduler->loop;
+  concur_runtime_check(L, scheduler->runtime);
+  int error;
+  scheduler->loop = concur_loop_new(scheduler->runtime, &error);
+  if (scheduler->loop == NULL) {
+    concur_os_error(L, scheduler->runtime, error, "making the event loop", NULL, NULL);
+    lua_error(L);
+  }
+  scheduler->runtime->loop = scheduler->loop;
+  if (scheduler->runtime->loop_made != NULL) {
+    scheduler->runtime->loop_made(scheduler->runtime, scheduler->loop);
+  }
+  return scheduler->loop;
+}
+
+/* ---- where waiting is allowed ---- */
+
+static int raise_misplaced(lua_State *L, concur_runtime *runtime) {
+  concur_fiber *current = runtime->scheduler->current;
+  if (current == NULL) {
+    return concur_error_raise(L, runtime, "InvalidState",
+                              "cannot wait in a callback of the event loop: "
+                              "start a task there with concur.spawn and wait in it");
+  }
+  if (L == current->leaf) {
+    return concur_error_raise(L, runtime, "InvalidState",
+                              "cannot wait here, below a C function that cannot be suspended "
+                              "(table.sort, string.gsub, require, __tostring, a message handler, "
+                              "a hook, ...): wait before or after that call");
+  }
+  return concur_error_raise(L, runtime, "InvalidState",
+                            "cannot wait in a coroutine of your own inside a task: wait in the "
+                            "task itself, use concur.wrap for a generator that waits, or "
+                            "concur.spawn for something that runs at the same time");
+}
+
+/* True in a finalizer: the collector refuses every request while it runs one (Lua 5.4.4). */
+static bool in_finalizer(lua_State *L) {
+  return lua_gc(L, LUA_GCCOUNT) == -1;
+}
+
+static concur_fiber *enter_elsewhere(lua_State *L, concur_runtime *runtime) {
+  concur_scheduler *scheduler = runtime->scheduler;
+  concur_runtime_check(L, runtime);
+  if (in_finalizer(L)) {
+    concur_error_raise(L, runtime, "InvalidState", "cannot wait in a finalizer (__gc)");
+  }
+  if (scheduler->current != NULL || (scheduler->loop != NULL && scheduler->loop->L != NULL)) {
+    raise_misplaced(L, runtime);
+  }
+  (void)concur_scheduler_loop(L, scheduler);
+  concur_scope_settle_top(L, &scheduler->top);
+  scheduler->top.leaf = L;
+  return &scheduler->top;
+}
+
+concur_fiber *concur_fiber_enter(lua_State *L, concur_runtime *runtime) {
+  concur_fiber *fiber = runtime->scheduler->current;
+  if (fiber != NULL && L == fiber->leaf && lua_isyieldable(L)) return fiber;
+  return enter_elsewhere(L, runtime);
+}
+
+/* ---- park and resume ---- */
+
+static const concur_wait wait_turn = {.name = "checkpoint"};
+
+static int drive_top(lua_State *L, concur_fiber *fiber);
+
+/* Takes the value that was given to the top-level fiber; a task has it on its stack already. */
+static void top_take(lua_State *L, concur_fiber *fiber) {
+  concur_runtime *runtime = fiber->scheduler->runtime;
+  lua_rawgeti(L, LUA_REGISTRYINDEX, runtime->self_ref);
+  lua_getiuservalue(L, -1, 1);
+  lua_pushnil(L);
+  lua_setiuservalue(L, -3, 1);
+  lua_remove(L, -2);
+}
+
+int concur_fiber_resume(lua_State *L, concur_fiber *fiber) {
+  if (fiber->outcome == CONCUR_OUTCOME_VALUE || fiber->outcome == CONCUR_OUTCOME_TIMEOUT) {
+    return fiber->resume(L, fiber);
+  }
+  if (fiber->outcome == CONCUR_OUTCOME_ERROR) return lua_error(L);
+  return concur_fiber_raise_cancelled(L, fiber);
+}
+
+/* Continuation of every parked task. */
+static int on_resume(lua_State *L, int status, lua_KContext context) {
+  (void)status;
+  concur_fiber *fiber = (concur_fiber *)context;
+  if (fiber->scheduler->current != fiber || fiber->leaf != L ||
+      fiber->state != CONCUR_FIBER_RUNNING) {
+    /* Resumed by a stranger: drop what it passed and go on waiting. */
+    lua_settop(L, fiber->base + fiber->given);
+    return lua_yieldk(L, 0, context, on_resume);
+  }
+  return concur_fiber_resume(L, fiber);
+}
+
+static int suspend(lua_State *L, concur_fiber *fiber, concur_resume resume) {
+  fiber->resume = resume;
+  fiber->given = false;
+  fiber->base = lua_gettop(L);
+  if (!fiber->is_task) return drive_top(L, fiber);
+  return lua_yieldk(L, 0, (lua_KContext)fiber, on_resume);
+}
+
+int concur_fiber_park(lua_State *L, concur_fiber *fiber, const concur_wait *wait, void *target,
+                      concur_resume resume) {
+  fiber->state = CONCUR_FIBER_PARKED;
+  fiber->wait = wait;
+  fiber->target = target;
+  return suspend(L, fiber, resume);
+}
+
+int concur_fiber_yield(lua_State *L, concur_fiber *fiber, concur_resume body) {
+  fiber->wait = &wait_turn;
+  fiber->target = NULL;
+  concur_fiber_wake(fiber, CONCUR_OUTCOME_VALUE);
+  return suspend(L, fiber, body);
+}
+
+/* Cancelled, or served too often in a row: the way through the scheduler. */
+static int begin_later(lua_State *L, concur_fiber *fiber, concur_resume body) {
+  fiber->wait = &wait_turn;
+  fiber->target = NULL;
+  bool cancelled = concur_fiber_cancelled(fiber);
+  concur_fiber_wake(fiber, cancelled ? CONCUR_OUTCOME_CANCELLED : CONCUR_OUTCOME_VALUE);
+  return suspend(L, fiber, body);
+}
+
+int concur_fiber_begin(lua_State *L, concur_resume body) {
+  concur_runtime *runtime = concur_runtime_of(L);
+  concur_fiber *fiber = concur_fiber_enter(L, runtime);
+  if (runtime->watched) concur_hook_wait(L, runtime);
+  if (concur_fiber_cancelled(fiber) || ++runtime->scheduler->quick > CONCUR_QUICK_LIMIT) {
+    runtime->scheduler->quick = 0;
+    return begin_later(L, fiber, body);
+  }
+  return body(L, fiber);
+}
+
+/* ---- wake, give, cancel ---- */
+
+void concur_fiber_wake(concur_fiber *fiber, concur_outcome outcome) {
+  concur_loop *loop = fiber->scheduler->loop;
+  fiber->state = CONCUR_FIBER_READY;
+  fiber->outcome = (uint8_t)outcome;
+  if (loop == NULL) return; /* the state closes: nothing will run any more */
+  concur_loop_stop_timer(loop, &fiber->timer);
+  concur_loop_ready(loop, &fiber->ready);
+}
+
+void concur_fiber_notify(concur_waiter *waiter, void *source) {
+  (void)source;
+  concur_fiber_wake(concur_container_of(waiter, concur_fiber, waiter), CONCUR_OUTCOME_VALUE);
+}
+
+void concur_waiter_ignore(concur_waiter *waiter, void *source) {
+  (void)waiter;
+  (void)source;
+}
+
+bool concur_fiber_intact(const concur_fiber *fiber) {
+  if (!fiber->is_task) return true;
+  return lua_status(fiber->co) == LUA_YIELD &&
+         (fiber->leaf == fiber->co || lua_status(fiber->leaf) == LUA_YIELD);
+}
+
+/* Takes a parked fiber off what it waits for; false when it is too late. */
+static bool fiber_abort(concur_fiber *fiber) {
+  /* Tampered with: what it waits for may be gone.  The node stays linked, and the task's memory
+     stays too; the step will find out. */
+  if (!concur_fiber_intact(fiber)) return true;
+  if (fiber->wait->abort != NULL) return fiber->wait->abort(fiber);
+  concur_node_unlink(&fiber->waiter.node);
+  return true;
+}
+
+void concur_fiber_deliver(concur_fiber *fiber) {
+  if (fiber->state == CONCUR_FIBER_READY && fiber->wait == &wait_turn) {
+    fiber->outcome = CONCUR_OUTCOME_CANCELLED; /* a mere turn has no value to lose */
+  } else if (fiber->state == CONCUR_FIBER_PARKED && fiber_abort(fiber)) {
+    concur_fiber_wake(fiber, CONCUR_OUTCOME_CANCELLED);
+  }
+}
+
+static void on_wait_timeout(concur_timer *timer, void *context) {
+  (void)context;
+  concur_fiber *fiber = concur_container_of(timer, concur_fiber, timer);
+  if (fiber->state == CONCUR_FIBER_PARKED && fiber_abort(fiber)) {
+    concur_fiber_wake(fiber, CONCUR_OUTCOME_TIMEOUT);
+  }
+}
+
+void concur_fiber_arm(lua_State *L, concur_fiber *fiber, uint64_t deadline_ns) {
+  concur_loop *loop = fiber->scheduler->loop;
+  if (!concur_loop_reserve_timer(loop)) luaL_error(L, "not enough memory");
+  fiber->timer.fire = on_wait_timeout;
+  concur_loop_start_timer(loop, &fiber->timer, deadline_ns);
+}
+
+bool concur_fiber_give(lua_State *L, concur_fiber *fiber) {
+  if (!fiber->is_task) {
+    lua_rawgeti(L, LUA_REGISTRYINDEX, fiber->scheduler->runtime->self_ref);
+    lua_insert(L, -2);
+    lua_setiuservalue(L, -2, 1);
+    lua_pop(L, 1);
+  } else if (!concur_fiber_intact(fiber)) {
+    return false;
+  } else {
+    lua_xmove(L, fiber->leaf, 1);
+  }
+  fiber->given = true;
+  return true;
+}
+
+/* ---- the top-level fiber ---- */
+
+/* Pushes the text of a Deadlock: what every task waits on.  Argument: the scheduler. */
+static int l_deadlock_text(lua_State *L) {
+  concur_scheduler *scheduler = lua_touserdata(L, 1);
+  luaL_Buffer text;
+  luaL_buffinit(L, &text);
+  luaL_addstring(&text, "every task waits and nothing can wake one");
+  if (scheduler->top.state == CONCUR_FIBER_PARKED) {
+    luaL_addstring(&text, "\n  top level: ");
+    luaL_addstring(&text, scheduler->top.wait->name);
+  }
+  scheduler->describe_tasks(&text, scheduler);
+  luaL_pushresult(&text);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, scheduler->runtime->traces_ref);
+  lua_insert(L, -2);
+  lua_rawsetp(L, -2, &scheduler->interruption);
+  return 0;
+}
+
+static void remember_deadlock(lua_State *L, concur_scheduler *scheduler) {
+  if (!lua_checkstack(L, LUA_MINSTACK)) return;
+  lua_pushcfunction(L, l_deadlock_text);
+  lua_pushlightuserdata(L, scheduler);
+  if (lua_pcall(L, 1, 0, 0) != LUA_OK) lua_pop(L, 1);
+}
+
+/* Ends what refuses by force, at last the top-level wait itself. */
+static void break_deadlock(lua_State *L, concur_fiber *fiber) {
+  concur_scheduler *scheduler = fiber->scheduler;
+  scheduler->kill_all(L, scheduler);
+  if (fiber->state == CONCUR_FIBER_PARKED && scheduler->loop->ready_head == NULL) {
+    concur_node_unlink(&fiber->waiter.node);
+    concur_fiber_wake(fiber, CONCUR_OUTCOME_CANCELLED);
+  }
+}
+
+/* Interrupts the parked top-level fiber.  What it waits for may take its time to end; a second
+   deadlock on the way means that some task refuses. */
+static void interrupt_top(lua_State *L, concur_fiber *fiber, concur_interruption cause) {
+  concur_scheduler *scheduler = fiber->scheduler;
+  if (cause == CONCUR_BY_STOP && fiber->wait->stoppable) {
+    concur_fiber_wake(fiber, CONCUR_OUTCOME_VALUE);
+    return;
+  }
+  if (cause == CONCUR_BY_DEADLOCK && ++scheduler->deadlocks > 1) {
+    break_deadlock(L, fiber);
+    return;
+  }
+  if (cause == CONCUR_BY_DEADLOCK) remember_deadlock(L, scheduler);
+  if (scheduler->interruption == CONCUR_NOT_INTERRUPTED) scheduler->interruption = cause;
+  concur_fiber_deliver(fiber);
+}
+
+static bool wants_sigint(lua_State *L, const concur_runtime *runtime) {
+  lua_rawgeti(L, LUA_REGISTRYINDEX, runtime->settings_ref);
+  lua_pushliteral(L, "handle_sigint");
+  lua_rawget(L, -2);
+  bool wanted = lua_isnil(L, -1) || lua_toboolean(L, -1);
+  lua_pop(L, 2);
+  return wanted && runtime->worker == NULL;
+}
+
+static int drive_top(lua_State *L, concur_fiber *fiber) {
+  concur_scheduler *scheduler = fiber->scheduler;
+  concur_loop *loop = scheduler->loop;
+  luaL_checkstack(L, LUA_MINSTACK, NULL);
+  bool sigint = wants_sigint(L, scheduler->runtime) && concur_sigint_acquire(loop);
+  scheduler->quick = 0;
+  scheduler->deadlocks = 0;
+  for (;;) {
+    loop->before_run = concur_hook_switch_wanted(L, scheduler->runtime) ? concur_hook_switch : NULL;
+    concur_drive_end end = concur_loop_drive(loop, L);
+    if (end == CONCUR_DRIVE_LEFT) break;
+    if (end == CONCUR_DRIVE_INTERRUPTED) interrupt_top(L, fiber, CONCUR_BY_SIGINT);
+    if (end == CONCUR_DRIVE_DEADLOCK) interrupt_top(L, fiber, CONCUR_BY_DEADLOCK);
+    if (end == CONCUR_DRIVE_STOPPED) interrupt_top(L, fiber, CONCUR_BY_STOP);
+  }
+  if (sigint) concur_sigint_release(loop);
+  fiber->state = CONCUR_FIBER_RUNNING;
+  if (fiber->given) top_take(L, fiber);
+  return concur_fiber_resume(L, fiber);
+}
+
+/* Raises what interrupted the top-level fiber. */
+static int raise_interruption(lua_State *L, concur_scheduler *scheduler) {
+  concur_runtime *runtime = scheduler->runtime;
+  concur_interruption cause = scheduler->interruption;
+  scheduler->interruption = CONCUR_NOT_INTERRUPTED;
+  if (cause == CONCUR_BY_SIGINT) {
+    return concur_error_raise(L, runtime, "Interrupted", "interrupted by SIGINT");
+  }
+  if (cause == CONCUR_BY_STOP) {
+    return concur_error_raise(L, runtime, "InvalidState",
+                              "EventLoop:stop() ended a wait that is not run_forever()");
+  }
+  lua_rawgeti(L, LUA_REGISTRYINDEX, runtime->traces_ref);
+  lua_rawgetp(L, -1, &scheduler->interruption);
+  lua_pushnil(L);
+  lua_rawsetp(L, -3, &scheduler->interruption);
+  const char *text = lua_tostring(L, -1);
+  return concur_error_raise(L, runtime, "Deadlock", "%s", text != NULL ? text : "deadlock");
+}
+
+int concur_fiber_raise_cancelled(lua_State *L, concur_fiber *fiber) {
+  concur_runtime *runtime = fiber->scheduler->runtime;
+  concur_scope *scope = concur_scope_outermost_cancelled(fiber->scope);
+  if (!fiber->is_task && fiber->scheduler->interruption != CONCUR_NOT_INTERRUPTED) {
+    return raise_interruption(L, fiber->scheduler);
+  }
+  /* A shield may have gone up after the wait was taken off: whoever asked is still outside it. */
+  for (concur_scope *outer = fiber->scope; scope == NULL && outer != NULL; outer = outer->parent) {
+    if (outer->cancel_called) scope = outer;
+  }
+  if (scope == NULL) {
+    return concur_error_raise(L, runtime, "InvalidState", "the wait was taken off");
+  }
+  concur_scope_push_cancelled(L, runtime, scope);
+  return lua_error(L);
+}
+
+/* ---- first tracebacks ---- */
+
+/* Keys in the traces table: the fiber's address for the error, the next byte for the traceback. */
+static const void *trace_key(const concur_fiber *fiber) {
+  return (const char *)fiber + 1;
+}
+
+static void store_trace(lua_State *L, concur_fiber *fiber) { /* error, traceback on top; popped */
+  lua_rawgeti(L, LUA_REGISTRYINDEX, fiber->scheduler->runtime->traces_ref);
+  lua_insert(L, -3);
+  lua_rawsetp(L, -3, trace_key(fiber));
+  lua_rawsetp(L, -2, fiber);
+  lua_pop(L, 1);
+  fiber->has_trace = true;
+}
+
+static bool trace_is_of(lua_State *L, concur_fiber *fiber, int index) {
+  if (!fiber->has_trace) return false;
+  index = lua_absindex(L, index);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, fiber->scheduler->runtime->traces_ref);
+  lua_rawgetp(L, -1, fiber);
+  bool same = lua_rawequal(L, -1, index);
+  lua_pop(L, 2);
+  return same;
+}
+
+void concur_fiber_push_trace(lua_State *L, concur_fiber *fiber, int index) {
+  luaL_checkstack(L, 4, NULL);
+  if (!trace_is_of(L, fiber, index)) {
+    lua_pushnil(L);
+    return;
+  }
+  lua_rawgeti(L, LUA_REGISTRYINDEX, fiber->scheduler->runtime->traces_ref);
+  lua_rawgetp(L, -1, trace_key(fiber));
+  lua_remove(L, -2);
+}
+
+void concur_fiber_clear_trace(lua_State *L, concur_fiber *fiber) {
+  if (!fiber->has_trace) return;
+  lua_rawgeti(L, LUA_REGISTRYINDEX, fiber->scheduler->runtime->traces_ref);
+  lua_pushnil(L);
+  lua_rawsetp(L, -2, fiber);
+  lua_pushnil(L);
+  lua_rawsetp(L, -2, trace_key(fiber));
+  lua_pop(L, 1);
+  fiber->has_trace = false;
+  fiber->rethrown = false;
+}
+
+int concur_traceback_handler(lua_State *L) {
+  concur_runtime *runtime = concur_runtime_find(L);
+  if (concur_cancelled_id(L, runtime, 1) != 0) return 1;
+  concur_fiber *fiber = concur_fiber_current(runtime->scheduler);
+  bool rethrown = fiber->rethrown && trace_is_of(L, fiber, 1);
+  fiber->rethrown = false;
+  if (rethrown) return 1;
+  luaL_traceback(L, L, NULL, 1);
+  if (concur_error_test(L, runtime, 1)) {
+    lua_pushliteral(L, "traceback");
+    if (lua_rawget(L, 1) == LUA_TNIL) {
+      lua_pushliteral(L, "traceback");
+      lua_pushvalue(L, -3);
+      lua_rawset(L, 1);
+    }
+    lua_pop(L, 1);
+  }
+  lua_pushvalue(L, 1);
+  lua_insert(L, -2);
+  store_trace(L, fiber);
+  return 1;
+}
+
+int concur_fiber_rethrow(lua_State *L, concur_fiber *fiber) {
+  fiber->rethrown = fiber->has_trace;
+  return lua_error(L);
+}
+
+int concur_fiber_rethrow_from(lua_State *L, concur_fiber *fiber) {
+  luaL_checkstack(L, 4, NULL);
+  if (lua_isnil(L, -1)) {
+    lua_pop(L, 1);
+    return lua_error(L);
+  }
+  lua_pushvalue(L, -2);
+  lua_insert(L, -2);
+  store_trace(L, fiber);
+  return concur_fiber_rethrow(L, fiber);
+}

@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: MIT */
+/* See future.h. */
+#include "future.h"
+
+#include "report.h"
+
+/* The error of a failed future.  User values: 1 error, 2 first traceback or nil, 3 what failed. */
+typedef struct sentinel {
+  concur_node link; /* in runtime->unretrieved until retrieved */
+} sentinel;
+
+enum { SENTINEL_ERROR = 1, SENTINEL_TRACEBACK = 2, SENTINEL_NAME = 3 };
+
+static const char *const state_names[] = {"pending", "running", "done", "failed", "cancelled"};
+
+const char *concur_future_state_name(const concur_future *future) {
+  return state_names[future->state];
+}
+
+void concur_future_init(concur_future *future, const concur_future_ops *ops) {
+  concur_list_init(&future->waiters);
+  future->ops = ops;
+  future->count = 0;
+  future->state = CONCUR_PENDING;
+  future->cancel_requested = false;
+  future->retrieved = false;
+}
+
+concur_future *concur_future_test(lua_State *L, const concur_runtime *runtime, int index) {
+  const void *identity = concur_class_identity(L, index);
+  if (identity != NULL && (identity == runtime->class_pointer[CONCUR_CLASS_TASK] ||
+                           identity == runtime->class_pointer[CONCUR_CLASS_FUTURE] ||
+                           identity == runtime->class_pointer[CONCUR_CLASS_JOB_FUTURE])) {
+    return lua_touserdata(L, index);
+  }
+  return NULL;
+}
+
+concur_future *concur_future_check(lua_State *L, const concur_runtime *runtime, int index) {
+  concur_future *future = concur_future_test(L, runtime, index);
+  if (future == NULL) luaL_typeerror(L, index, "future or task");
+  return future;
+}
+
+/* ---- settling ---- */
+
+void concur_future_settle(concur_future *future, concur_future_state state) {
+  future->state = (uint8_t)state;
+  concur_node *node;
+  while ((node = concur_list_pop(&future->waiters)) != NULL) {
+    concur_waiter *waiter = concur_container_of(node, concur_waiter, node);
+    waiter->notify(waiter, future);
+  }
+}
+
+void concur_future_set_results(lua_State *L, int index, concur_future *future, int count) {
+  if (count == 1) {
+    lua_setiuservalue(L, index, 1);
+  } else if (count > 1) {
+    int first = lua_gettop(L) - count + 1;
+    lua_createtable(L, count, 0);
+    lua_insert(L, first);
+    for (int i = count; i > 0; i--) lua_rawseti(L, first, i);
+    lua_setiuservalue(L, index, 1);
+  }
+  future->count = count;
+  concur_future_settle(future, CONCUR_DONE);
+}
+
+void concur_future_set_error(lua_State *L, concur_runtime *runtime, int index,
+                             concur_future *future, int traceback_index) {
+  index = lua_absindex(L, index);
+  luaL_checkstack(L, 6, NULL);
+  sentinel *mark =
+      concur_class_new(L, runtime, CONCUR_CLASS_SENTINEL, sizeof *mark, SENTINEL_NAME);
+  if (future->ops->push_name != NULL) {
+    future->ops->push_name(L, index, future);
+  } else {
+    lua_pushliteral(L, "future");
+  }
+  lua_setiuservalue(L, -2, SENTINEL_NAME);
+  if (traceback_index != 0) {
+    lua_pushvalue(L, traceback_index);
+    lua_setiuservalue(L, -2, SENTINEL_TRACEBACK);
+  }
+  lua_insert(L, -2);
+  lua_setiuservalue(L, -2, SENTINEL_ERROR);
+  if (!future->retrieved) {
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &runtime->unretrieved);
+    lua_pushvalue(L, -2);
+    lua_rawsetp(L, -2, mark);
+    lua_pop(L, 1);
+    concur_list_append(&runtime->unretrieved, &mark->link);
+  }
+  lua_setiuservalue(L, index, 1);
+  concur_future_settle(future, CONCUR_FAILED);
+}
+
+void concur_future_set_cancelled(lua_State *L, int index, concur_future *future) {
+  lua_setiuservalue(L, index, 1);
+  concur_future_settle(future, CONCUR_CANCELLED);
+}
+
+/* ---- looking at the outcome ---- */
+
+static void push_future_cancelled(lua_State *L, concur_runtime *runtime, int index) {
+  index = lua_absindex(L, index);
+  lua_getiuservalue(L, index, 1);
+  if (lua_isnil(L, -1)) {
+    concur_error_new(L, runtime, "FutureCancelled", "the future was cancelled");
+  } else {
+    const char *reason = luaL_tolstring(L, -1, NULL);
+    concur_error_new(L, runtime, "FutureCancelled", "the future was cancelled: %s", reason);
+    lua_remove(L, -2);
+    lua_pushvalue(L, -2);
+    lua_setfield(L, -2, "reason");
+  }
+  lua_remove(L, -2);
+}
+
+void concur_future_push_error(lua_State *L, concur_runtime *runtime, int index,
+                              concur_future *future) {
+  index = lua_absindex(L, index);
+  luaL_checkstack(L, 6, NULL);
+  if (future->state == CONCUR_CANCELLED) {
+    push_future_cancelled(L, runtime, index);
+    lua_pushnil(L);
+    return;
+  }
+  future->retrieved = true;
+  lua_getiuservalue(L, index, 1);
+  sentinel *mark = concur_class_test(L, runtime, -1, CONCUR_CLASS_SENTINEL);
+  if (mark == NULL) { /* failed for want of memory: there was none for a sentinel either */
+    lua_pop(L, 1);
+    lua_pushliteral(L, "not enough memory");
+    lua_pushnil(L);
+    return;
+  }
+  concur_node_unlink(&mark->link);
+  lua_getiuservalue(L, -1, SENTINEL_ERROR);
+  lua_getiuservalue(L, -2, SENTINEL_TRACEBACK);
+  lua_remove(L, -3);
+}
+
+void concur_future_push_traceback(lua_State *L, concur_runtime *runtime, int index) {
+  lua_getiuservalue(L, index, 1);
+  if (concur_class_test(L, runtime, -1, CONCUR_CLASS_SENTINEL) != NULL) {
+    lua_getiuservalue(L, -1, SENTINEL_TRACEBACK);
+  } else {
+    lua_pushnil(L);
+  }
+  lua_remove(L, -2);
+}
+
+int concur_future_push_outcome(lua_State *L, concur_runtime *runtime, int index,
+                               concur_future *future) {
+  if (future->state != CONCUR_DONE) {
+    concur_future_push_error(L, runtime, index, future);
+    return -1;
+  }
+  if (future->count == 0) return 0;
+  lua_getiuservalue(L, index, 1);
+  if (future->count == 1) return 1;
+  int table = lua_gettop(L);
+  luaL_checkstack(L, future->count, "too many results");
+  for (int i = 1; i <= future->count; i++) lua_rawgeti(L, table, i);
+  lua_remove(L, table);
+  return future->count;
+}
+
+/* ---- errors that nobody retrieved ---- */
+
+/* Reports the error of the sentinel at `index`. */
+static void sentinel_report(lua_State *L, concur_runtime *runtime, int index, sentinel *mark) {
+  index = lua_absindex(L, index);
+  lua_getiuservalue(L, index, SENTINEL_ERROR);
+  lua_getiuservalue(L, index, SENTINEL_TRACEBACK);
+  lua_getiuservalue(L, index, SENTINEL_NAME);
+  const char *name = lua_tostring(L, -1);
+  const char *what = lua_pushfstring(L, "the error of %s was never retrieved", name);
+  concur_report(L, runtime, -4, -3, what);
+  concur_node_unlink(&mark->link);
+  lua_pop(L, 4);
+}
+
+static int l_sentinel_gc(lua_State *L) {
+  sentinel *mark = lua_touserdata(L, 1);
+  if (!concur_node_linked(&mark->link)) return 0;
+  concur_runtime *runtime = concur_runtime_of(L);
+  sentinel_report(L, runtime, 1, mark);
+  /* At lua_close the loop may be gone already, and will not come back. */
+  if (runtime->closed) concur_report_flush_to_stderr(L, runtime);
+  return 0;
+}
+
+typedef struct unretrieved_round {
+  concur_runtime *runtime;
+  concur_node skipped; /* being finalized: their finalizers will report them */
+} unretrieved_round;
+
+/* A sentinel is reachable only through its future; a weak table finds it by its address. */
+static int l_report_unretrieved(lua_State *L) {
+  unretrieved_round *round = lua_touserdata(L, 1);
+  concur_runtime *runtime = round->runtime;
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &runtime->unretrieved);
+  while (!concur_list_empty(&runtime->unretrieved)) {
+    sentinel *mark = concur_container_of(runtime->unretrieved.next, sentinel, link);
+    if (lua_rawgetp(L, -1, mark) == LUA_TNIL) {
+      concur_node_unlink(&mark->link);
+      concur_list_append(&round->skipped, &mark->link);
+    } else {
+      sentinel_report(L, runtime, -1, mark);
+    }
+    lua_pop(L, 1);
+  }
+  return 0;
+}
+
+void concur_future_report_unretrieved(lua_State *L, concur_runtime *runtime) {
+  if (concur_list_empty(&runtime->unretrieved)) return;
+  unretrieved_round round = {.runtime = runtime};
+  concur_list_init(&round.skipped);
+  lua_pushcfunction(L, l_report_unretrieved);
+  lua_pushlightuserdata(L, &round);
+  if (lua_pcall(L, 1, 0, 0) != LUA_OK) lua_pop(L, 1);
+  concur_node *node;
+  while ((node = concur_list_pop(&round.skipped)) != NULL) {
+    concur_list_append(&runtime->unretrieved, node);
+  }
+}
+
+void concur_future_open(lua_State *L, concur_runtime *runtime) {
+  const luaL_Reg metamethods[] = {{"__gc", l_sentinel_gc}, {NULL, NULL}};
+  concur_class_define(L, runtime, CONCUR_CLASS_SENTINEL, "concur.Sentinel", NULL, metamethods);
+  lua_newtable(L); /* weak: address of a sentinel -> the sentinel */
+  lua_createtable(L, 0, 1);
+  lua_pushliteral(L, "v");
+  lua_setfield(L, -2, "__mode");
+  lua_setmetatable(L, -2);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &runtime->unretrieved);
+}

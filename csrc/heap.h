@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The timer heap: a 4-ary heap of deadlines.  Each timer knows its place in the heap, so stopping
+ * one is O(log n).  Equal deadlines fire in the order in which they were started.
+ * No Lua; belongs to the loop's thread.  The heap owns the array, never the timers.
+ */
+#ifndef CONCUR_HEAP_H
+#define CONCUR_HEAP_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define CONCUR_TIMER_IDLE UINT32_MAX /* value of `index` while a timer is not in the heap */
+#define CONCUR_NEVER UINT64_MAX      /* a deadline that never comes */
+
+typedef struct concur_timer concur_timer;
+struct concur_timer {
+  uint64_t deadline_ns;
+  uint64_t sequence; /* breaks ties first in, first out */
+  void (*fire)(concur_timer *timer, void *context);
+  uint32_t index; /* place in the heap, or CONCUR_TIMER_IDLE */
+};
+
+typedef struct concur_heap {
+  concur_timer **entries; /* owned array of borrowed timers */
+  uint32_t count;
+  uint32_t capacity;
+  uint64_t next_sequence;
+} concur_heap;
+
+static inline void concur_timer_init(concur_timer *timer) {
+  timer->index = CONCUR_TIMER_IDLE;
+}
+
+static inline bool concur_timer_active(const concur_timer *timer) {
+  return timer->index != CONCUR_TIMER_IDLE;
+}
+
+/* Makes room for one more timer; false when out of memory.  Inserting after this cannot fail. */
+bool concur_heap_reserve(concur_heap *heap);
+
+/* Inserts an idle timer; room must have been reserved. */
+void concur_heap_insert(concur_heap *heap, concur_timer *timer, uint64_t deadline_ns);
+
+/* Removes a timer; does nothing when it is idle. */
+void concur_heap_remove(concur_heap *heap, concur_timer *timer);
+
+/* The earliest timer, or NULL. */
+static inline concur_timer *concur_heap_first(const concur_heap *heap) {
+  return heap->count > 0 ? heap->entries[0] : NULL;
+}
+
+/* Frees the array.  Timers still inside become idle. */
+void concur_heap_free(concur_heap *heap);
+
+#endif

@@ -1,0 +1,380 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * See loop.h.
+ *
+ * A turn of the driver: run what is ready, for about POLL_EVERY_NS at most; fire the timers that
+ * are due; deliver mail; let libuv look at its descriptors, without waiting if something is ready,
+ * else until the earliest deadline.  Looking at the clock costs as much as half a task switch, so
+ * the number of steps between two looks follows the measured length of a step.
+ */
+#include "loop.h"
+
+#include <stdlib.h>
+
+#include "report.h"
+#include "sigint.h"
+
+enum { LONGEST_INTERVAL = 128 };
+
+#define POLL_EVERY_NS UINT64_C(50000)
+#define NS_PER_MS UINT64_C(1000000)
+
+/* ---- making and freeing ---- */
+
+static void on_timer(uv_timer_t *timer) {
+  concur_loop *loop = timer->data;
+  loop->armed_ns = CONCUR_NEVER;
+}
+
+static void on_async(uv_async_t *async) {
+  (void)async; /* waking up is all it is for */
+}
+
+static void loop_wake(void *target) {
+  (void)uv_async_send(target);
+}
+
+static int loop_start_handles(concur_loop *loop) {
+  int error = uv_timer_init(&loop->uv, &loop->timer);
+  if (error != 0) return error;
+  loop->timer.data = loop;
+  uv_unref((uv_handle_t *)&loop->timer);
+  error = uv_async_init(&loop->uv, &loop->async, on_async);
+  if (error != 0) return error;
+  loop->async.data = loop;
+  uv_unref((uv_handle_t *)&loop->async);
+  loop->mailbox = concur_mailbox_new(loop_wake, &loop->async);
+  return loop->mailbox == NULL ? UV_ENOMEM : 0;
+}
+
+static void on_walk(uv_handle_t *handle, void *data) {
+  (void)data;
+  if (!uv_is_closing(handle)) uv_close(handle, NULL);
+}
+
+static void loop_close_handles(concur_loop *loop) {
+  uv_walk(&loop->uv, on_walk, NULL);
+  while (uv_loop_close(&loop->uv) == UV_EBUSY) uv_run(&loop->uv, UV_RUN_DEFAULT);
+}
+
+concur_loop *concur_loop_new(concur_runtime *runtime, int *error) {
+  concur_loop *loop = calloc(1, sizeof *loop);
+  *error = UV_ENOMEM;
+  if (loop == NULL) return NULL;
+  *error = uv_loop_init(&loop->uv);
+  if (*error != 0) {
+    free(loop);
+    return NULL;
+  }
+  loop->runtime = runtime;
+  loop->ready_tail = &loop->ready_head;
+  loop->poll_interval = 1;
+  loop->armed_ns = CONCUR_NEVER;
+  concur_list_init(&loop->flushers);
+  concur_list_init(&loop->idlers);
+  *error = loop_start_handles(loop);
+  if (*error != 0) {
+    loop_close_handles(loop);
+    free(loop);
+    return NULL;
+  }
+  return loop;
+}
+
+void concur_loop_free(concur_loop *loop) {
+  concur_mail *mail = concur_mailbox_close(loop->mailbox);
+  while (mail != NULL) {
+    concur_mail *next = mail->next;
+    mail->drop(mail);
+    mail = next;
+  }
+  concur_mailbox_release(loop->mailbox);
+  concur_heap_free(&loop->timers);
+  loop_close_handles(loop);
+  free(loop);
+}
+
+/* ---- the parts of a turn ---- */
+
+/* xorshift64*: good enough to shuffle, and the same everywhere. */
+static uint64_t shuffle_next(uint64_t *state) {
+  *state ^= *state >> 12;
+  *state ^= *state << 25;
+  *state ^= *state >> 27;
+  return *state * UINT64_C(2685821657736338717);
+}
+
+/* Moves one of the first nodes to the front, chosen by the seed. */
+static void ready_shuffle(concur_loop *loop) {
+  enum { WINDOW = 16 };
+  uint64_t skip = shuffle_next(&loop->shuffle) % WINDOW;
+  concur_ready **link = &loop->ready_head;
+  while (skip-- > 0 && (*link)->next != NULL) link = &(*link)->next;
+  concur_ready *chosen = *link;
+  if (link == &loop->ready_head) return;
+  *link = chosen->next;
+  if (loop->ready_tail == &chosen->next) loop->ready_tail = link;
+  chosen->next = loop->ready_head;
+  loop->ready_head = chosen;
+}
+
+static void report_slow(concur_loop *loop, uint64_t took_ns) {
+  lua_State *L = loop->L;
+  if (!lua_checkstack(L, LUA_MINSTACK)) return;
+  lua_pushfstring(L, "a step took %f seconds", (LUAI_UACNUMBER)((lua_Number)took_ns / 1e9));
+  concur_report(L, loop->runtime, -1, 0, "slow callback");
+  lua_pop(L, 1);
+}
+
+static void run_timed(concur_loop *loop, concur_ready *ready) {
+  uint64_t start = uv_hrtime();
+  ready->run(loop, ready);
+  uint64_t took = uv_hrtime() - start;
+  if (took > loop->slow_ns) report_slow(loop, took);
+}
+
+/* Runs at most `limit` ready nodes; stops early when the driver may leave. */
+static void run_ready(concur_loop *loop, uint32_t limit) {
+  while (loop->ready_head != NULL && limit-- > 0) {
+    if (loop->shuffle != 0) ready_shuffle(loop);
+    concur_ready *ready = loop->ready_head;
+    loop->ready_head = ready->next;
+    if (loop->ready_head == NULL) loop->ready_tail = &loop->ready_head;
+    if (loop->before_run != NULL) loop->before_run(loop);
+    if (loop->slow_ns == 0) {
+      ready->run(loop, ready);
+    } else {
+      run_timed(loop, ready);
+    }
+    if (loop->leave) return;
+  }
+}
+
+static void fire_timers(concur_loop *loop) {
+  concur_timer *first = concur_heap_first(&loop->timers);
+  if (first == NULL) return;
+  uint64_t now = concur_loop_now(loop);
+  while (first != NULL && first->deadline_ns <= now) {
+    concur_heap_remove(&loop->timers, first);
+    first->fire(first, loop);
+    first = concur_heap_first(&loop->timers);
+  }
+}
+
+static void deliver_mail(concur_loop *loop) {
+  concur_mail *mail = concur_mailbox_take(loop->mailbox);
+  while (mail != NULL) {
+    concur_mail *next = mail->next; /* deliver may free the mail */
+    mail->deliver(mail, loop);
+    mail = next;
+  }
+}
+
+static void flush(concur_loop *loop) {
+  for (concur_node *node = loop->flushers.next; node != &loop->flushers;) {
+    concur_flusher *flusher = concur_container_of(node, concur_flusher, node);
+    node = node->next;
+    flusher->flush(flusher);
+  }
+}
+
+/* Arms the libuv timer for `deadline_ns`, rounded up to its milliseconds. */
+static void arm(concur_loop *loop, uint64_t deadline_ns) {
+  if (deadline_ns == loop->armed_ns) return;
+  loop->armed_ns = deadline_ns;
+  if (deadline_ns == CONCUR_NEVER) {
+    (void)uv_timer_stop(&loop->timer);
+    return;
+  }
+  uv_update_time(&loop->uv);
+  uint64_t now = uv_hrtime();
+  uint64_t wait_ns = deadline_ns > now ? deadline_ns - now : 0;
+  (void)uv_timer_start(&loop->timer, on_timer, (wait_ns + NS_PER_MS - 1) / NS_PER_MS, 0);
+}
+
+/* Lets libuv look at its descriptors without waiting. */
+static void poll_now(concur_loop *loop) {
+  uv_run(&loop->uv, UV_RUN_NOWAIT);
+  loop->polled_ns = uv_hrtime();
+}
+
+/* Waits in libuv until something comes or the deadline passes. */
+static void poll_wait(concur_loop *loop, uint64_t deadline_ns) {
+  if (!concur_mailbox_sleep(loop->mailbox)) return;
+  arm(loop, deadline_ns);
+  uv_ref((uv_handle_t *)&loop->async); /* uv_run returns at once with nothing referenced */
+  if (loop->blocking != NULL) loop->blocking(loop, true);
+  uv_run(&loop->uv, UV_RUN_ONCE);
+  if (loop->blocking != NULL) loop->blocking(loop, false);
+  uv_unref((uv_handle_t *)&loop->async);
+  concur_mailbox_awake(loop->mailbox);
+  loop->polled_ns = uv_hrtime();
+}
+
+static uint64_t first_deadline(const concur_loop *loop) {
+  const concur_timer *first = concur_heap_first(&loop->timers);
+  return first != NULL ? first->deadline_ns : CONCUR_NEVER;
+}
+
+bool concur_loop_alive(const concur_loop *loop) {
+  return loop->ready_head != NULL || loop->timers.count > 0 || loop->external_refs > 0 ||
+         uv_loop_alive(&loop->uv) || concur_mailbox_pending(loop->mailbox);
+}
+
+/* True when it is time to look at descriptors and timers although something is ready. */
+static bool poll_due(concur_loop *loop) {
+  uint64_t elapsed = uv_hrtime() - loop->polled_ns;
+  if (elapsed < POLL_EVERY_NS / 2) {
+    if (loop->poll_interval < LONGEST_INTERVAL) loop->poll_interval *= 2;
+    return false;
+  }
+  if (elapsed > POLL_EVERY_NS * 2) {
+    uint64_t interval = loop->poll_interval * POLL_EVERY_NS / elapsed;
+    loop->poll_interval = interval > 0 ? (uint32_t)interval : 1;
+  }
+  return elapsed >= POLL_EVERY_NS;
+}
+
+/* Wakes what waits for the loop to be idle, after one empty poll; true when there was any. */
+static bool wake_idlers(concur_loop *loop) {
+  if (concur_list_empty(&loop->idlers) || loop->external_refs > 0) return false;
+  poll_now(loop);
+  deliver_mail(loop);
+  if (loop->ready_head != NULL) return true;
+  concur_node *node;
+  while ((node = concur_list_pop(&loop->idlers)) != NULL) {
+    concur_loop_ready(loop, concur_container_of(node, concur_idler, node)->ready);
+  }
+  return true;
+}
+
+/* Waits for something to come, at most until `limit_ns` on the real clock.  Nothing is ready. */
+static void idle(concur_loop *loop, uint64_t limit_ns) {
+  if (loop->is_virtual) {
+    poll_now(loop); /* the one empty poll: what is there already comes first */
+    deliver_mail(loop);
+    if (loop->ready_head != NULL) return;
+    concur_timer *first = concur_heap_first(&loop->timers);
+    if (loop->external_refs == 0 && first != NULL) {
+      if (first->deadline_ns > loop->virtual_ns) loop->virtual_ns = first->deadline_ns;
+      return;
+    }
+    poll_wait(loop, limit_ns);
+    return;
+  }
+  if (loop->external_refs > 0 && loop->spin != NULL && loop->spin(loop)) return;
+  uint64_t deadline = first_deadline(loop);
+  poll_wait(loop, deadline < limit_ns ? deadline : limit_ns);
+}
+
+/* What comes before running: due timers, mail, reports, an interrupt.  */
+static void collect(concur_loop *loop) {
+  fire_timers(loop);
+  deliver_mail(loop);
+  if (loop->runtime->reports_pending) concur_report_flush(loop->L, loop->runtime);
+  if (concur_sigint_take(loop)) loop->interrupted = true;
+}
+
+/* ---- drivers ---- */
+
+static void enter(concur_loop *loop, lua_State *L) {
+  loop->L = L;
+  loop->leave = false;
+  loop->polled_ns = uv_hrtime();
+}
+
+static void leave(concur_loop *loop) {
+  flush(loop);
+  loop->L = NULL;
+}
+
+concur_drive_end concur_loop_drive(concur_loop *loop, lua_State *L) {
+  concur_drive_end end = CONCUR_DRIVE_LEFT;
+  enter(loop, L);
+  collect(loop);
+  for (;;) {
+    run_ready(loop, loop->poll_interval);
+    if (loop->leave) break;
+    if (loop->ready_head != NULL && !poll_due(loop)) continue;
+    flush(loop);
+    collect(loop);
+    if (loop->interrupted) {
+      loop->interrupted = false;
+      end = CONCUR_DRIVE_INTERRUPTED;
+      break;
+    }
+    if (loop->stop) {
+      loop->stop = false;
+      end = CONCUR_DRIVE_STOPPED;
+      break;
+    }
+    if (loop->ready_head != NULL) {
+      poll_now(loop);
+    } else if (wake_idlers(loop)) {
+      continue;
+    } else if (!concur_loop_alive(loop)) {
+      end = CONCUR_DRIVE_DEADLOCK;
+      break;
+    } else {
+      idle(loop, CONCUR_NEVER);
+    }
+    collect(loop);
+  }
+  leave(loop);
+  return end;
+}
+
+void concur_loop_step(concur_loop *loop, lua_State *L, uint64_t max_ns) {
+  uint64_t now = uv_hrtime();
+  uint64_t limit = max_ns > CONCUR_NEVER - now ? CONCUR_NEVER : now + max_ns;
+  concur_mailbox_awake(loop->mailbox);
+  enter(loop, L);
+  poll_now(loop);
+  collect(loop);
+  if (loop->ready_head == NULL && max_ns > 0 && !loop->leave) {
+    flush(loop);
+    idle(loop, limit);
+    collect(loop);
+  }
+  /* What is ready now, but not what that makes ready: a host's turn must end. */
+  concur_ready **last = loop->ready_tail;
+  while (loop->ready_head != NULL && !loop->leave) {
+    bool final = &loop->ready_head->next == last;
+    run_ready(loop, 1);
+    if (final) break;
+  }
+  if (loop->runtime->reports_pending) concur_report_flush(loop->L, loop->runtime);
+  leave(loop);
+  /* From here the host sleeps on the descriptor: whoever posts must wake it. */
+  if (!concur_mailbox_sleep(loop->mailbox)) loop_wake(&loop->async);
+}
+
+uint64_t concur_loop_next_timeout(concur_loop *loop) {
+  if (loop->ready_head != NULL || concur_mailbox_pending(loop->mailbox) ||
+      loop->runtime->reports_pending) {
+    return 0;
+  }
+  uint64_t deadline = first_deadline(loop);
+  if (deadline == CONCUR_NEVER) return CONCUR_NEVER;
+  uint64_t now = concur_loop_now(loop);
+  if (loop->is_virtual || deadline <= now) return 0;
+  return deadline - now;
+}
+
+void concur_loop_collect(concur_loop *loop, lua_State *L) {
+  lua_State *outer = loop->L;
+  if (outer == NULL) loop->L = L;
+  deliver_mail(loop);
+  loop->L = outer;
+}
+
+bool concur_loop_protect(concur_loop *loop, lua_CFunction function, void *data) {
+  lua_State *L = loop->L;
+  if (loop->closing || L == NULL || !lua_checkstack(L, LUA_MINSTACK)) return false;
+  lua_pushcfunction(L, function);
+  lua_pushlightuserdata(L, data);
+  if (lua_pcall(L, 1, 0, 0) == LUA_OK) return true;
+  concur_report(L, loop->runtime, -1, 0, "error in a callback");
+  lua_pop(L, 1);
+  return false;
+}

@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: MIT */
+/* luaopen_concur_core: makes the runtime of this Lua state and lets each part register itself. */
+#ifndef _WIN32
+#include <dlfcn.h>
+#endif
+
+#include "await.h"
+#include "callback.h"
+#include "context_var.h"
+#include "executor.h"
+#include "group.h"
+#include "hooks.h"
+#include "join.h"
+#include "run.h"
+#include "shared_buffer.h"
+#include "suspend.h"
+#include "terminal.h"
+#include "transfer.h"
+#include "watch.h"
+
+#if defined(_WIN32)
+#define CONCUR_EXPORT __declspec(dllexport)
+#else
+#define CONCUR_EXPORT __attribute__((visibility("default")))
+#endif
+
+CONCUR_EXPORT int luaopen_concur_core(lua_State *L);
+
+static char core_key; /* registry: the table that luaopen returned */
+
+/* Threads may outlive the Lua state that loaded this module: its code must stay mapped. */
+static void pin_module(void) {
+#ifndef _WIN32
+  Dl_info info;
+  if (dladdr((void *)&core_key, &info) != 0 && info.dli_fname != NULL) {
+    (void)dlopen(info.dli_fname, RTLD_NOW | RTLD_NODELETE | RTLD_NOLOAD);
+  }
+#endif
+}
+
+static void set_extras(lua_State *L, concur_runtime *runtime) {
+  lua_rawgeti(L, LUA_REGISTRYINDEX, runtime->error_ref);
+  lua_setfield(L, -2, "error_metatable");
+  lua_pushcfunction(L, concur_traceback_handler);
+  lua_setfield(L, -2, "traceback_handler");
+  /* Methods that are written in Lua are added to these. */
+  lua_rawgeti(L, LUA_REGISTRYINDEX, runtime->class_ref[CONCUR_CLASS_GROUP]);
+  lua_getfield(L, -1, "__index");
+  lua_setfield(L, -3, "group_methods");
+  lua_pop(L, 1);
+}
+
+int luaopen_concur_core(lua_State *L) {
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &core_key) == LUA_TTABLE) return 1;
+  pin_module();
+  concur_runtime *runtime = concur_runtime_open(L);
+  lua_createtable(L, 0, 96);
+  concur_scheduler_open(L, runtime);
+  concur_future_open(L, runtime);
+  concur_task_open(L, runtime);
+  concur_await_open(L, runtime);
+  concur_callback_open(L, runtime);
+  concur_scope_open(L, runtime);
+  concur_group_open(L, runtime);
+  concur_join_open(L, runtime);
+  concur_watch_open(L, runtime);
+  concur_suspend_open(L, runtime);
+  concur_context_var_open(L, runtime);
+  concur_run_open(L, runtime);
+  concur_hooks_open(L, runtime);
+  concur_terminal_open(L, runtime);
+  concur_transfer_open(L, runtime);
+  concur_executor_open(L, runtime);
+  set_extras(L, runtime);
+  lua_pushvalue(L, -1);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &core_key);
+  return 1;
+}

@@ -1,0 +1,493 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * concur.run and the other drivers, settings, counters, and the end of a runtime.
+ *
+ * run:  spawn the root task -> wait for it -> cancel all tasks -> wait until none is left -> report
+ * what nobody retrieved -> results or error.  The waits are waits of the top-level fiber, so SIGINT
+ * and deadlocks reach them as any other (fiber.c).                          [the state's thread]
+ */
+#include "run.h"
+
+#include <stdio.h>
+
+#include "await.h"
+#include "report.h"
+#include "sigint.h"
+#include "task.h"
+
+/* ---- concur.run ---- */
+
+static bool run_abort(concur_fiber *fiber) {
+  concur_future *root = fiber->target;
+  if (!concur_future_settled(root)) root->ops->cancel_quietly(fiber->scheduler->runtime, root);
+  return false; /* the root task ends first */
+}
+
+static bool never_abort(concur_fiber *fiber) {
+  (void)fiber;
+  return false;
+}
+
+static const concur_wait wait_run = {.name = "run", .abort = run_abort};
+static const concur_wait wait_end = {.name = "the end of all tasks", .abort = never_abort};
+
+static void on_last_task(concur_scheduler *scheduler) {
+  concur_fiber *top = &scheduler->top;
+  if (top->state == CONCUR_FIBER_PARKED && top->wait == &wait_end) {
+    concur_fiber_wake(top, CONCUR_OUTCOME_VALUE);
+  }
+}
+
+static void cancel_all(concur_scheduler *scheduler) {
+  concur_node *node = scheduler->tasks.next;
+  while (node != &scheduler->tasks) { /* cancelling runs no Lua code: the list stays as it is */
+    concur_task *task = concur_container_of(node, concur_task, link);
+    node = node->next;
+    (void)concur_task_cancel(task);
+  }
+}
+
+/* Cancels all tasks and goes on with `next` when none is left. */
+static int end_tasks(lua_State *L, concur_fiber *fiber, concur_resume next) {
+  concur_scheduler *scheduler = fiber->scheduler;
+  scheduler->teardown = true;
+  cancel_all(scheduler);
+  if (scheduler->task_count == 0) return next(L, fiber);
+  return concur_fiber_park(L, fiber, &wait_end, NULL, next);
+}
+
+static int run_finished(lua_State *L, concur_fiber *fiber) { /* stack: root task */
+  concur_scheduler *scheduler = fiber->scheduler;
+  concur_runtime *runtime = scheduler->runtime;
+  concur_task *root = lua_touserdata(L, 1);
+  if (scheduler->task_count > 0) return end_tasks(L, fiber, run_finished);
+  scheduler->teardown = false;
+  scheduler->running = false;
+  lua_settop(L, 1);
+  concur_interruption interruption = scheduler->interruption;
+  if (root->future.state != CONCUR_CANCELLED) scheduler->interruption = CONCUR_NOT_INTERRUPTED;
+  /* The root's own error is raised here, not reported. */
+  int count = concur_future_push_outcome(L, runtime, 1, &root->future);
+  concur_future_report_unretrieved(L, runtime);
+  concur_report_flush(L, runtime);
+  if (count >= 0) return count;
+  bool cancelled = root->future.state == CONCUR_CANCELLED;
+  if (cancelled && (interruption != CONCUR_NOT_INTERRUPTED || fiber->scope->cancelled)) {
+    return concur_fiber_raise_cancelled(L, fiber);
+  }
+  return concur_fiber_rethrow_from(L, fiber);
+}
+
+static int run_root_ended(lua_State *L, concur_fiber *fiber) {
+  return end_tasks(L, fiber, run_finished);
+}
+
+static concur_fiber *enter_run(lua_State *L, concur_runtime *runtime) {
+  concur_scheduler *scheduler = runtime->scheduler;
+  bool driving = scheduler->loop != NULL && scheduler->loop->L != NULL;
+  if (scheduler->running || scheduler->current != NULL || driving) {
+    concur_error_raise(L, runtime, "InvalidState",
+                       "concur.run cannot be nested: the loop of this Lua state runs already "
+                       "(call the function itself, or concur.spawn it)");
+  }
+  return concur_fiber_enter(L, runtime);
+}
+
+/*@lua
+---Runs `main(...)` as the root task of this state's loop; returns its results or raises its error.
+---At its end all tasks of this state are cancelled and have ended.  Raises `Interrupted` on Ctrl-C
+---and `Deadlock` when nothing can go on.
+---@param main function
+---@param ... any arguments of main
+---@return any ...
+function concur.run(main, ...) end
+*/
+static int l_run(lua_State *L) {
+  concur_runtime *runtime = concur_runtime_of(L);
+  concur_check_callable(L, 1);
+  concur_fiber *fiber = enter_run(L, runtime);
+  concur_scheduler *scheduler = fiber->scheduler;
+  concur_task *root = concur_task_spawn(L, runtime, lua_gettop(L) - 1, fiber->scope, NULL);
+  scheduler->running = true;
+  scheduler->on_last_task = on_last_task;
+  concur_list_append(&root->future.waiters, &fiber->waiter.node);
+  return concur_fiber_park(L, fiber, &wait_run, &root->future, run_root_ended);
+}
+
+static int tasks_ended(lua_State *L, concur_fiber *fiber) {
+  if (fiber->scheduler->task_count > 0) return end_tasks(L, fiber, tasks_ended);
+  fiber->scheduler->teardown = false;
+  fiber->scheduler->interruption = CONCUR_NOT_INTERRUPTED;
+  concur_future_report_unretrieved(L, fiber->scheduler->runtime);
+  concur_report_flush(L, fiber->scheduler->runtime);
+  return 0;
+}
+
+void concur_run_end_tasks(lua_State *L, concur_runtime *runtime) {
+  concur_scheduler *scheduler = runtime->scheduler;
+  if (scheduler->loop == NULL) return;
+  scheduler->on_last_task = on_last_task;
+  scheduler->top.leaf = L;
+  (void)end_tasks(L, &scheduler->top, tasks_ended);
+}
+
+/* ---- run_forever, stop, step ---- */
+
+static const concur_wait wait_forever = {.name = "run_forever", .stoppable = true};
+
+static int nothing(lua_State *L, concur_fiber *fiber) {
+  (void)L;
+  (void)fiber;
+  return 0;
+}
+
+static int forever_wait(lua_State *L, concur_fiber *fiber) {
+  return concur_fiber_park(L, fiber, &wait_forever, NULL, nothing);
+}
+
+static int l_run_forever(lua_State *L) {
+  (void)enter_run(L, concur_runtime_of(L));
+  lua_settop(L, 0);
+  return concur_fiber_begin(L, forever_wait);
+}
+
+static int l_stop(lua_State *L) {
+  concur_runtime *runtime = concur_runtime_of(L);
+  concur_loop *loop = concur_scheduler_loop(L, runtime->scheduler);
+  if (runtime->scheduler->running) {
+    return concur_error_raise(L, runtime, "InvalidState",
+                              "EventLoop:stop() inside concur.run: return from the main function "
+                              "or cancel its task instead");
+  }
+  loop->stop = true;
+  return 0;
+}
+
+static concur_loop *enter_embedded(lua_State *L) {
+  concur_runtime *runtime = concur_runtime_of(L);
+  concur_scheduler *scheduler = runtime->scheduler;
+  concur_loop *loop = concur_scheduler_loop(L, scheduler);
+  if (loop->L != NULL || scheduler->current != NULL) {
+    concur_error_raise(L, runtime, "InvalidState", "the loop runs already");
+  }
+  return loop;
+}
+
+static int l_step(lua_State *L) {
+  uint64_t max_ns = luaL_opt(L, concur_check_duration, 1, 0);
+  concur_loop *loop = enter_embedded(L);
+  luaL_checkstack(L, LUA_MINSTACK, NULL);
+  concur_loop_step(loop, L, max_ns);
+  return 0;
+}
+
+static int l_next_timeout(lua_State *L) {
+  concur_loop *loop = concur_scheduler_loop(L, concur_runtime_of(L)->scheduler);
+  uint64_t timeout = concur_loop_next_timeout(loop);
+  if (timeout == CONCUR_NEVER) {
+    lua_pushnil(L);
+  } else {
+    lua_pushnumber(L, (lua_Number)timeout / 1e9);
+  }
+  return 1;
+}
+
+static int l_fd(lua_State *L) {
+  concur_loop *loop = concur_scheduler_loop(L, concur_runtime_of(L)->scheduler);
+  int fd = uv_backend_fd(&loop->uv);
+  if (fd < 0) {
+    lua_pushnil(L);
+  } else {
+    lua_pushinteger(L, fd);
+  }
+  return 1;
+}
+
+static int l_is_running(lua_State *L) {
+  concur_loop *loop = concur_runtime_of(L)->loop;
+  lua_pushboolean(L, loop != NULL && loop->L != NULL);
+  return 1;
+}
+
+/*@lua
+---The loop's clock: monotonic seconds from an arbitrary start; virtual under `testing.Clock`.
+---@return number seconds
+function concur.now() end
+*/
+static int l_now(lua_State *L) {
+  concur_loop *loop = concur_runtime_of(L)->loop;
+  uint64_t now = loop != NULL ? concur_loop_now(loop) : uv_hrtime();
+  lua_pushnumber(L, (lua_Number)now / 1e9);
+  return 1;
+}
+
+/* ---- waiting until everything else waits (for tests) ---- */
+
+typedef struct idle_wait {
+  concur_idler idler;
+  concur_ready ready;
+  concur_fiber *fiber;
+} idle_wait;
+
+static void on_idle(concur_loop *loop, concur_ready *ready) {
+  (void)loop;
+  idle_wait *wait = concur_container_of(ready, idle_wait, ready);
+  concur_fiber_wake(wait->fiber, CONCUR_OUTCOME_VALUE);
+}
+
+static bool idle_abort(concur_fiber *fiber) {
+  idle_wait *wait = fiber->target;
+  if (!concur_node_linked(&wait->idler.node)) return false; /* its turn has come */
+  concur_node_unlink(&wait->idler.node);
+  return true;
+}
+
+static const concur_wait wait_idle = {.name = "wait_until_idle", .abort = idle_abort};
+
+static int idle_begin(lua_State *L, concur_fiber *fiber) {
+  idle_wait *wait = lua_newuserdatauv(L, sizeof *wait, 0);
+  wait->idler.ready = &wait->ready;
+  wait->ready.run = on_idle;
+  wait->fiber = fiber;
+  concur_list_append(&fiber->scheduler->loop->idlers, &wait->idler.node);
+  return concur_fiber_park(L, fiber, &wait_idle, wait, nothing);
+}
+
+static int l_wait_until_idle(lua_State *L) {
+  return concur_fiber_begin(L, idle_begin);
+}
+
+/* ---- settings, clock, counters ---- */
+
+/* core.set(name, value): on_error, handle_sigint, ...; returns the old value. */
+static int l_set(lua_State *L) {
+  concur_runtime *runtime = concur_runtime_of(L);
+  luaL_checkstring(L, 1);
+  lua_settop(L, 2);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, runtime->settings_ref);
+  lua_pushvalue(L, 1);
+  lua_rawget(L, 3);
+  lua_pushvalue(L, 1);
+  lua_pushvalue(L, 2);
+  lua_rawset(L, 3);
+  return 1;
+}
+
+typedef struct virtual_clock {
+  uint64_t now_ns;
+  concur_loop *loop; /* whose clock it is now; NULL: nobody's */
+} virtual_clock;
+
+static int l_clock(lua_State *L) {
+  concur_runtime *runtime = concur_runtime_of(L);
+  virtual_clock *clock = concur_class_new(L, runtime, CONCUR_CLASS_CLOCK, sizeof *clock, 0);
+  lua_Number start = luaL_optnumber(L, 1, 0);
+  clock->now_ns = concur_seconds_to_ns(start);
+  return 1;
+}
+
+static virtual_clock *check_clock(lua_State *L, int index) {
+  return concur_class_check(L, concur_runtime_of(L), index, CONCUR_CLASS_CLOCK);
+}
+
+/* The clock counts for the loop that uses it, if that is still there. */
+static bool clock_in_use(lua_State *L, const virtual_clock *clock) {
+  concur_loop *loop = concur_runtime_of(L)->loop;
+  return loop != NULL && clock->loop == loop && loop->is_virtual;
+}
+
+static int l_clock_now(lua_State *L) {
+  virtual_clock *clock = check_clock(L, 1);
+  uint64_t now = clock_in_use(L, clock) ? clock->loop->virtual_ns : clock->now_ns;
+  lua_pushnumber(L, (lua_Number)now / 1e9);
+  return 1;
+}
+
+static int l_clock_advance(lua_State *L) {
+  virtual_clock *clock = check_clock(L, 1);
+  uint64_t delta = concur_check_duration(L, 2);
+  luaL_argcheck(L, delta < CONCUR_NEVER / 2, 2, "too far");
+  *(clock_in_use(L, clock) ? &clock->loop->virtual_ns : &clock->now_ns) += delta;
+  return 0;
+}
+
+/* core.use_clock(clock or nil): the loop's clock becomes virtual, or real again. */
+static int l_use_clock(lua_State *L) {
+  concur_runtime *runtime = concur_runtime_of(L);
+  virtual_clock *clock = lua_isnoneornil(L, 1) ? NULL : check_clock(L, 1);
+  concur_loop *loop = concur_scheduler_loop(L, runtime->scheduler);
+  if (loop->timers.count > 0) {
+    return concur_error_raise(L, runtime, "InvalidState",
+                              "cannot change the clock while timers are pending");
+  }
+  lua_rawgeti(L, LUA_REGISTRYINDEX, runtime->settings_ref);
+  lua_getfield(L, -1, "clock");
+  virtual_clock *old = concur_class_test(L, runtime, -1, CONCUR_CLASS_CLOCK);
+  if (old != NULL && loop->is_virtual && old->loop == loop) old->now_ns = loop->virtual_ns;
+  if (old != NULL) old->loop = NULL;
+  loop->is_virtual = clock != NULL;
+  if (clock != NULL) {
+    clock->loop = loop;
+    loop->virtual_ns = clock->now_ns;
+  }
+  lua_pushvalue(L, 1);
+  lua_setfield(L, -3, "clock");
+  return 1; /* the old one */
+}
+
+/* core.shuffle(seed or nil): the order of ready tasks follows the seed. */
+static int l_shuffle(lua_State *L) {
+  concur_loop *loop = concur_scheduler_loop(L, concur_runtime_of(L)->scheduler);
+  if (lua_isnoneornil(L, 1)) {
+    loop->shuffle = 0;
+  } else {
+    loop->shuffle = (uint64_t)luaL_checkinteger(L, 1) * UINT64_C(0x9E3779B97F4A7C15) + 1;
+  }
+  return 0;
+}
+
+/* core.slow_callback(seconds or nil) */
+static int l_slow_callback(lua_State *L) {
+  concur_loop *loop = concur_scheduler_loop(L, concur_runtime_of(L)->scheduler);
+  loop->slow_ns = lua_isnoneornil(L, 1) ? 0 : concur_check_duration(L, 1);
+  return 0;
+}
+
+static int l_die_by_sigint(lua_State *L) {
+  (void)L;
+  (void)fflush(NULL);
+  concur_sigint_die();
+  return 0;
+}
+
+static void count_handle(uv_handle_t *handle, void *data) {
+  if (!uv_is_closing(handle)) ++*(lua_Integer *)data;
+}
+
+static void set_count(lua_State *L, const char *name, lua_Integer count) {
+  lua_pushinteger(L, count);
+  lua_setfield(L, -2, name);
+}
+
+/* core.counters() -> what is alive now; makes no loop. */
+static int l_counters(lua_State *L) {
+  concur_scheduler *scheduler = concur_runtime_of(L)->scheduler;
+  concur_loop *loop = scheduler->loop;
+  lua_Integer handles = 0;
+  if (loop != NULL) {
+    uv_walk(&loop->uv, count_handle, &handles);
+    handles -= 2; /* the loop's own timer and async */
+  }
+  lua_createtable(L, 0, 6);
+  set_count(L, "tasks", scheduler->task_count);
+  set_count(L, "scopes", scheduler->scope_count);
+  set_count(L, "switches", (lua_Integer)scheduler->switches);
+  set_count(L, "timers", loop != NULL ? loop->timers.count : 0);
+  set_count(L, "jobs", loop != NULL ? loop->external_refs : 0);
+  set_count(L, "handles", handles);
+  return 1;
+}
+
+static int l_switches(lua_State *L) {
+  lua_pushinteger(L, (lua_Integer)concur_runtime_of(L)->scheduler->switches);
+  return 1;
+}
+
+/* core.rethrow(e): raises an error caught just now again, with its first traceback. */
+static int l_rethrow(lua_State *L) {
+  lua_settop(L, 1);
+  return concur_fiber_rethrow(L, concur_fiber_current(concur_runtime_of(L)->scheduler));
+}
+
+/* core.first_traceback(e) -> string or nil */
+static int l_first_traceback(lua_State *L) {
+  lua_settop(L, 1);
+  concur_fiber_push_trace(L, concur_fiber_current(concur_runtime_of(L)->scheduler), 1);
+  return 1;
+}
+
+/* core.report(e, what [, traceback]): to on_error at the loop's next turn. */
+static int l_report(lua_State *L) {
+  luaL_checkany(L, 1);
+  const char *what = luaL_checkstring(L, 2);
+  concur_report(L, concur_runtime_of(L), 1, lua_isstring(L, 3) ? 3 : 0, what);
+  return 0;
+}
+
+/* ---- the end ---- */
+
+void concur_run_close(lua_State *L, concur_runtime *runtime) {
+  concur_scheduler *scheduler = runtime->scheduler;
+  concur_loop *loop = scheduler->loop;
+  if (loop != NULL) loop->closing = true;
+  concur_executor_close(L, runtime);
+  concur_task_drop_all(L, scheduler);
+  if (loop == NULL) return;
+  concur_sigint_release(loop);
+  scheduler->loop = NULL;
+  runtime->loop = NULL;
+  concur_loop_free(loop);
+}
+
+/* EventLoop:close(): ends all tasks in order, then the loop; the next use makes a new one. */
+static int l_close(lua_State *L) {
+  concur_runtime *runtime = concur_runtime_of(L);
+  concur_scheduler *scheduler = runtime->scheduler;
+  if (scheduler->loop == NULL) return 0;
+  (void)enter_embedded(L);
+  concur_run_end_tasks(L, runtime);
+  concur_run_close(L, runtime);
+  return 0;
+}
+
+/* lua_close, or the end of the process in a task: no Lua code runs any more. */
+static int l_runtime_gc(lua_State *L) {
+  concur_runtime *runtime = lua_touserdata(L, 1);
+  if (runtime->closed) return 0;
+  runtime->closed = true;
+  if (concur_runtime_forked(runtime)) return 0; /* the parent's threads and handles: not ours */
+  concur_run_close(L, runtime);
+  concur_report_flush_to_stderr(L, runtime);
+  return 0;
+}
+
+static void set_finalizer(lua_State *L, concur_runtime *runtime) {
+  lua_rawgeti(L, LUA_REGISTRYINDEX, runtime->self_ref);
+  lua_createtable(L, 0, 2);
+  lua_pushliteral(L, "concur.Runtime");
+  lua_setfield(L, -2, "__name");
+  lua_pushcfunction(L, l_runtime_gc);
+  lua_setfield(L, -2, "__gc");
+  lua_setmetatable(L, -2);
+  lua_pop(L, 1);
+}
+
+void concur_run_open(lua_State *L, concur_runtime *runtime) {
+  const luaL_Reg functions[] = {{"run", l_run},
+                                {"run_forever", l_run_forever},
+                                {"stop", l_stop},
+                                {"step", l_step},
+                                {"next_timeout", l_next_timeout},
+                                {"fd", l_fd},
+                                {"is_running", l_is_running},
+                                {"now", l_now},
+                                {"close", l_close},
+                                {"wait_until_idle", l_wait_until_idle},
+                                {"set", l_set},
+                                {"Clock", l_clock},
+                                {"use_clock", l_use_clock},
+                                {"shuffle", l_shuffle},
+                                {"slow_callback", l_slow_callback},
+                                {"die_by_sigint", l_die_by_sigint},
+                                {"counters", l_counters},
+                                {"switches", l_switches},
+                                {"rethrow", l_rethrow},
+                                {"first_traceback", l_first_traceback},
+                                {"report", l_report},
+                                {NULL, NULL}};
+  const luaL_Reg clock_methods[] = {
+      {"now", l_clock_now}, {"advance", l_clock_advance}, {NULL, NULL}};
+  concur_class_define(L, runtime, CONCUR_CLASS_CLOCK, "concur.testing.Clock", clock_methods, NULL);
+  concur_register(L, runtime, functions);
+  set_finalizer(L, runtime);
+}

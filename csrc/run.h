@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: MIT */
+/* concur.run, the event loop as scripts see it, closing.  See run.c. */
+#ifndef CONCUR_RUN_H
+#define CONCUR_RUN_H
+
+#include "fiber.h"
+
+void concur_run_open(lua_State *L, concur_runtime *runtime);
+
+/* Top level: cancels all tasks and waits until they have ended.  Never raises for their sake.  */
+void concur_run_end_tasks(lua_State *L, concur_runtime *runtime);
+
+/* Frees the loop and everything that waits in it, without running Lua code. */
+void concur_run_close(lua_State *L, concur_runtime *runtime);
+
+/* [executor.c] Stops jobs and lets go of pools; called while the loop is still there. */
+void concur_executor_close(lua_State *L, concur_runtime *runtime);
+
+#endif

@@ -1,0 +1,305 @@
+/* SPDX-License-Identifier: MIT */
+/* See support.h. */
+#include "support.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <uv.h>
+
+#ifndef _WIN32
+#include <pthread.h>
+#endif
+
+/* ---- fork: a child of the host's fork must not touch what the parent's threads own ---- */
+
+static atomic_int fork_generation;
+
+#ifndef _WIN32
+static uv_once_t fork_once = UV_ONCE_INIT;
+
+static void on_fork_child(void) {
+  atomic_fetch_add(&fork_generation, 1);
+}
+
+static void fork_watch(void) {
+  (void)pthread_atfork(NULL, NULL, on_fork_child);
+}
+#endif
+
+bool concur_runtime_forked(const concur_runtime *runtime) {
+  return runtime->fork_generation != atomic_load(&fork_generation);
+}
+
+/* ---- the runtime ---- */
+
+static char runtime_key; /* its address is the registry key */
+
+concur_runtime *concur_runtime_find(lua_State *L) {
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &runtime_key);
+  concur_runtime *runtime = lua_touserdata(L, -1);
+  lua_pop(L, 1);
+  return runtime;
+}
+
+static int registry_table(lua_State *L, int array, int hash) {
+  lua_createtable(L, array, hash);
+  return luaL_ref(L, LUA_REGISTRYINDEX);
+}
+
+/* "Kind: message", for errors that are printed before concur.errors is loaded. */
+static int l_error_tostring(lua_State *L) {
+  luaL_checktype(L, 1, LUA_TTABLE);
+  lua_getfield(L, 1, "kind");
+  lua_getfield(L, 1, "message");
+  const char *kind = lua_tostring(L, -2);
+  const char *message = lua_tostring(L, -1);
+  lua_pushfstring(L, "%s: %s", kind ? kind : "Error", message ? message : "");
+  return 1;
+}
+
+static void error_class_define(lua_State *L, concur_runtime *runtime) {
+  lua_createtable(L, 0, 4);
+  lua_pushliteral(L, "concur.Error");
+  lua_setfield(L, -2, "__name");
+  lua_pushcfunction(L, l_error_tostring);
+  lua_setfield(L, -2, "__tostring");
+  runtime->error_pointer = lua_topointer(L, -1);
+  runtime->error_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+}
+
+concur_runtime *concur_runtime_open(lua_State *L) {
+#ifndef _WIN32
+  uv_once(&fork_once, fork_watch);
+#endif
+  concur_runtime *runtime = lua_newuserdatauv(L, sizeof *runtime, 1);
+  memset(runtime, 0, sizeof *runtime);
+  runtime->fork_generation = atomic_load(&fork_generation);
+  concur_list_init(&runtime->unretrieved);
+  lua_pushvalue(L, -1);
+  runtime->self_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+  runtime->anchors_ref = registry_table(L, 64, 0);
+  runtime->traces_ref = registry_table(L, 0, 4);
+  runtime->reports_ref = registry_table(L, 4, 0);
+  runtime->settings_ref = registry_table(L, 0, 4);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
+  runtime->main_state = lua_tothread(L, -1);
+  lua_pop(L, 1);
+  error_class_define(L, runtime);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &runtime_key);
+  return runtime;
+}
+
+void concur_runtime_check(lua_State *L, const concur_runtime *runtime) {
+  if (runtime->closed) {
+    concur_error_raise(L, runtime, "InvalidState", "the Lua state is closing");
+  }
+  if (concur_runtime_forked(runtime)) {
+    concur_error_raise(L, runtime, "InvalidState",
+                       "this process was forked: concur can only be used in the parent "
+                       "(start a new process with concur.process instead)");
+  }
+}
+
+/* ---- functions and classes ---- */
+
+void concur_register(lua_State *L, concur_runtime *runtime, const luaL_Reg *functions) {
+  lua_rawgeti(L, LUA_REGISTRYINDEX, runtime->self_ref);
+  luaL_setfuncs(L, functions, 1);
+}
+
+void concur_class_define(lua_State *L, concur_runtime *runtime, concur_class class,
+                         const char *name, const luaL_Reg *methods,
+                         const luaL_Reg *metamethods) {
+  lua_createtable(L, 0, 8);
+  lua_pushstring(L, name);
+  lua_setfield(L, -2, "__name");
+  lua_pushstring(L, name);
+  lua_setfield(L, -2, "__metatable");
+  if (methods != NULL) {
+    lua_newtable(L);
+    concur_register(L, runtime, methods);
+    lua_setfield(L, -2, "__index");
+  }
+  if (metamethods != NULL) concur_register(L, runtime, metamethods);
+  runtime->class_pointer[class] = lua_topointer(L, -1);
+  runtime->class_ref[class] = luaL_ref(L, LUA_REGISTRYINDEX);
+}
+
+void *concur_class_new(lua_State *L, const concur_runtime *runtime, concur_class class,
+                       size_t size, int values) {
+  void *object = lua_newuserdatauv(L, size, values);
+  memset(object, 0, size);
+  concur_class_set(L, runtime, class);
+  return object;
+}
+
+void *concur_class_check(lua_State *L, const concur_runtime *runtime, int index,
+                         concur_class class) {
+  void *object = concur_class_test(L, runtime, index, class);
+  if (object == NULL) {
+    lua_rawgeti(L, LUA_REGISTRYINDEX, runtime->class_ref[class]);
+    lua_getfield(L, -1, "__name");
+    luaL_typeerror(L, index, lua_tostring(L, -1));
+  }
+  return object;
+}
+
+/* ---- anchors ---- */
+
+int concur_anchor(lua_State *L, concur_runtime *runtime) {
+  lua_rawgeti(L, LUA_REGISTRYINDEX, runtime->anchors_ref);
+  int slot = runtime->free_anchor;
+  if (slot != 0) {
+    lua_rawgeti(L, -1, slot);
+    runtime->free_anchor = (int)lua_tointeger(L, -1);
+    lua_pop(L, 1);
+    lua_insert(L, -2);
+    lua_rawseti(L, -2, slot); /* the slot exists: cannot fail */
+  } else {
+    slot = runtime->anchor_count + 1;
+    lua_insert(L, -2);
+    lua_rawseti(L, -2, slot);
+    runtime->anchor_count = slot;
+  }
+  lua_pop(L, 1);
+  return slot;
+}
+
+void concur_anchor_push(lua_State *L, const concur_runtime *runtime, int slot) {
+  lua_rawgeti(L, LUA_REGISTRYINDEX, runtime->anchors_ref);
+  lua_rawgeti(L, -1, slot);
+  lua_remove(L, -2);
+}
+
+void concur_anchor_release(lua_State *L, concur_runtime *runtime, int slot) {
+  lua_rawgeti(L, LUA_REGISTRYINDEX, runtime->anchors_ref);
+  lua_pushinteger(L, runtime->free_anchor);
+  lua_rawseti(L, -2, slot);
+  runtime->free_anchor = slot;
+  lua_pop(L, 1);
+}
+
+/* ---- errors ---- */
+
+static void error_new_va(lua_State *L, const concur_runtime *runtime, const char *kind,
+                         const char *format, va_list arguments) {
+  lua_createtable(L, 0, 4);
+  lua_pushstring(L, kind);
+  lua_setfield(L, -2, "kind");
+  lua_pushvfstring(L, format, arguments);
+  lua_setfield(L, -2, "message");
+  lua_rawgeti(L, LUA_REGISTRYINDEX, runtime->error_ref);
+  lua_setmetatable(L, -2);
+}
+
+void concur_error_new(lua_State *L, const concur_runtime *runtime, const char *kind,
+                      const char *format, ...) {
+  va_list arguments;
+  va_start(arguments, format);
+  error_new_va(L, runtime, kind, format, arguments);
+  va_end(arguments);
+}
+
+int concur_error_raise(lua_State *L, const concur_runtime *runtime, const char *kind,
+                       const char *format, ...) {
+  va_list arguments;
+  va_start(arguments, format);
+  error_new_va(L, runtime, kind, format, arguments);
+  va_end(arguments);
+  return lua_error(L);
+}
+
+bool concur_error_test(lua_State *L, const concur_runtime *runtime, int index) {
+  if (lua_type(L, index) != LUA_TTABLE || !lua_getmetatable(L, index)) return false;
+  bool same = lua_topointer(L, -1) == runtime->error_pointer;
+  lua_pop(L, 1);
+  return same;
+}
+
+bool concur_error_is(lua_State *L, const concur_runtime *runtime, int index, const char *kind) {
+  if (!concur_error_test(L, runtime, index)) return false;
+  index = lua_absindex(L, index);
+  lua_pushstring(L, "kind");
+  lua_rawget(L, index);
+  const char *actual = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "";
+  bool same = strcmp(actual, kind) == 0;
+  lua_pop(L, 1);
+  return same;
+}
+
+int concur_os_error(lua_State *L, const concur_runtime *runtime, int code, const char *call,
+                    const char *subject_field, const char *subject) {
+  luaL_pushfail(L);
+  if (subject != NULL) {
+    concur_error_new(L, runtime, "OSError", "%s %s: %s (%s)", call, subject, uv_strerror(code),
+                     uv_err_name(code));
+    lua_pushstring(L, subject);
+    lua_setfield(L, -2, subject_field);
+  } else {
+    concur_error_new(L, runtime, "OSError", "%s: %s (%s)", call, uv_strerror(code),
+                     uv_err_name(code));
+  }
+  lua_pushstring(L, uv_err_name(code));
+  lua_setfield(L, -2, "code");
+  lua_pushinteger(L, -code);
+  lua_setfield(L, -2, "errno");
+  lua_pushstring(L, call);
+  lua_setfield(L, -2, "call");
+  return 2;
+}
+
+/* ---- arguments ---- */
+
+uint64_t concur_seconds_to_ns(lua_Number seconds) {
+  if (!(seconds > 0)) return 0;
+  lua_Number ns = seconds * 1e9;
+  if (ns >= 9.2e18) return CONCUR_NEVER_NS;
+  uint64_t whole = (uint64_t)ns;
+  return (lua_Number)whole < ns ? whole + 1 : whole; /* never early */
+}
+
+uint64_t concur_check_duration(lua_State *L, int index) {
+  lua_Number seconds = luaL_checknumber(L, index);
+  luaL_argcheck(L, !isnan(seconds), index, "duration must not be NaN");
+  return concur_seconds_to_ns(seconds);
+}
+
+bool concur_is_callable(lua_State *L, int index) {
+  if (lua_isfunction(L, index)) return true;
+  if (luaL_getmetafield(L, index, "__call") == LUA_TNIL) return false;
+  lua_pop(L, 1);
+  return true;
+}
+
+const char *concur_type_name(lua_State *L, int index) {
+  if (luaL_getmetafield(L, index, "__name") == LUA_TSTRING) {
+    const char *name = lua_tostring(L, -1); /* the metatable keeps it */
+    lua_pop(L, 1);
+    return name;
+  }
+  if (lua_type(L, index) == LUA_TLIGHTUSERDATA) return "light userdata";
+  if (lua_isnone(L, index)) return "no value";
+  return luaL_typename(L, index);
+}
+
+void concur_check_callable(lua_State *L, int index) {
+  if (!concur_is_callable(L, index)) luaL_typeerror(L, index, "function");
+}
+
+void concur_check_options(lua_State *L, int index, const char *const *names) {
+  index = lua_absindex(L, index);
+  lua_pushnil(L);
+  while (lua_next(L, index) != 0) {
+    lua_pop(L, 1);
+    const char *const *name = names;
+    if (lua_type(L, -1) == LUA_TSTRING) {
+      while (*name != NULL && strcmp(*name, lua_tostring(L, -1)) != 0) name++;
+    }
+    if (lua_type(L, -1) != LUA_TSTRING || *name == NULL) {
+      const char *key = luaL_tolstring(L, -1, NULL);
+      luaL_argerror(L, index, lua_pushfstring(L, "unknown option '%s'", key));
+    }
+  }
+}

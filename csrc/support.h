@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What every file that touches Lua needs: the runtime of a Lua state, classes, errors, arguments.
+ *
+ * The *runtime* is one userdata per Lua state.  It is upvalue 1 of every C function of concur, so
+ * that finding it costs nothing; elsewhere (finalizers, message handlers) concur_runtime_find looks
+ * it up.  It owns the anchors (what must stay alive while C holds a pointer to it), the class
+ * metatables, and the opaque parts of the layers above, which it frees at lua_close.
+ *
+ * All functions here: [the state's own thread].
+ */
+#ifndef CONCUR_SUPPORT_H
+#define CONCUR_SUPPORT_H
+
+#include <lauxlib.h>
+#include <lua.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "list.h"
+
+typedef enum concur_class {
+  CONCUR_CLASS_FUTURE, /* the first three are futures: concur_future is their first member */
+  CONCUR_CLASS_TASK,
+  CONCUR_CLASS_JOB_FUTURE,
+  CONCUR_CLASS_SENTINEL,
+  CONCUR_CLASS_SCOPE,
+  CONCUR_CLASS_GROUP,
+  CONCUR_CLASS_JOIN,
+  CONCUR_CLASS_WATCH,
+  CONCUR_CLASS_CALLBACK,
+  CONCUR_CLASS_RESUMER,
+  CONCUR_CLASS_GENERATOR,
+  CONCUR_CLASS_CONTEXT_VAR,
+  CONCUR_CLASS_LOCK,
+  CONCUR_CLASS_EVENT,
+  CONCUR_CLASS_SEMAPHORE,
+  CONCUR_CLASS_PERMIT,
+  CONCUR_CLASS_PARKING_LOT,
+  CONCUR_CLASS_QUEUE,
+  CONCUR_CLASS_ARM,
+  CONCUR_CLASS_SELECT,
+  CONCUR_CLASS_CLOCK,
+  CONCUR_CLASS_POOL,
+  CONCUR_CLASS_SHARED_BUFFER,
+  CONCUR_CLASS_CHANNEL,
+  CONCUR_CLASS_COUNT
+} concur_class;
+
+struct concur_loop;      /* loop.h */
+struct concur_scheduler; /* fiber.h */
+struct concur_worker;    /* worker.h */
+
+typedef struct concur_runtime {
+  struct concur_scheduler *scheduler; /* owned; made at open */
+  struct concur_loop *loop;           /* borrowed from the scheduler; NULL until first used */
+  struct concur_worker *worker;       /* borrowed; not NULL in a worker's state */
+  void *executors;                    /* owned by executor.c */
+  /* NULL, or told right after the loop of this state was made (worker.c). */
+  void (*loop_made)(struct concur_runtime *runtime, struct concur_loop *loop);
+  lua_State *main_state;              /* the state's main thread */
+  int anchors_ref;                    /* registry: array of anchored values, see concur_anchor */
+  int traces_ref;                     /* registry: first tracebacks of errors on their way up */
+  int reports_ref;                    /* registry: errors waiting to be handed to on_error */
+  int settings_ref;                   /* registry: table of Lua-side settings (on_error, ...) */
+  int self_ref;                       /* registry: the runtime's own userdata */
+  int free_anchor;                    /* head of the free list threaded through the anchors; 0 = none */
+  int anchor_count;                   /* slots ever made */
+  int class_ref[CONCUR_CLASS_COUNT];  /* registry: metatables */
+  const void *class_pointer[CONCUR_CLASS_COUNT];
+  int error_ref; /* registry: metatable of error objects */
+  const void *error_pointer;
+  int fork_generation; /* of the process that made this runtime */
+  concur_node unretrieved; /* sentinels of failed futures whose error nobody has retrieved */
+  bool closed;         /* lua_close has begun */
+  bool reports_pending;    /* the reports table is not empty */
+  bool watched;            /* a test hook is set: see hooks in run.c */
+} concur_runtime;
+
+/* The runtime, in a function registered with concur_register. */
+static inline concur_runtime *concur_runtime_of(lua_State *L) {
+  return (concur_runtime *)lua_touserdata(L, lua_upvalueindex(1));
+}
+
+/* The runtime, from anywhere; NULL before luaopen_concur_core.  Never raises. */
+concur_runtime *concur_runtime_find(lua_State *L);
+
+/* Makes the runtime; called once by luaopen. */
+concur_runtime *concur_runtime_open(lua_State *L);
+
+/* True in a child of a fork by the host: nothing of concur may be touched there. */
+bool concur_runtime_forked(const concur_runtime *runtime);
+
+/* Raises InvalidState in a forked child or while the state closes. */
+void concur_runtime_check(lua_State *L, const concur_runtime *runtime);
+
+/* ---- functions and classes ---- */
+
+/* Sets the functions into the table on top of the stack, each with the runtime as upvalue 1. */
+void concur_register(lua_State *L, concur_runtime *runtime, const luaL_Reg *functions);
+
+/* Defines a class: `__name`, `__metatable` (the name, which keeps scripts from changing it),
+   `__index` = a table of `methods`, and `metamethods`.  Leaves the stack as it was. */
+void concur_class_define(lua_State *L, concur_runtime *runtime, concur_class class,
+                         const char *name, const luaL_Reg *methods, const luaL_Reg *metamethods);
+
+/* Sets the metatable of the userdata on top of the stack. */
+static inline void concur_class_set(lua_State *L, const concur_runtime *runtime,
+                                    concur_class class) {
+  lua_rawgeti(L, LUA_REGISTRYINDEX, runtime->class_ref[class]);
+  lua_setmetatable(L, -2);
+}
+
+/* A new userdata of the class on top of the stack: zeroed, `values` user values. */
+void *concur_class_new(lua_State *L, const concur_runtime *runtime, concur_class class, size_t size,
+                       int values);
+
+/* The identity of the metatable of a userdata, or NULL for other values. */
+static inline const void *concur_class_identity(lua_State *L, int index) {
+  if (lua_type(L, index) != LUA_TUSERDATA || !lua_getmetatable(L, index)) return NULL;
+  const void *pointer = lua_topointer(L, -1);
+  lua_pop(L, 1);
+  return pointer;
+}
+
+/* The userdata at `index` if it is of the class, else NULL. */
+static inline void *concur_class_test(lua_State *L, const concur_runtime *runtime, int index,
+                                      concur_class class) {
+  return concur_class_identity(L, index) == runtime->class_pointer[class]
+             ? lua_touserdata(L, index)
+             : NULL;
+}
+
+/* The same, but raises an argument error that names the class. */
+void *concur_class_check(lua_State *L, const concur_runtime *runtime, int index,
+                         concur_class class);
+
+/* ---- anchors: strong references that C holds, in an array with a free list ---- */
+
+/* Anchors the value on top of the stack and pops it; returns its slot.  May raise (memory). */
+int concur_anchor(lua_State *L, concur_runtime *runtime);
+/* Pushes an anchored value. */
+void concur_anchor_push(lua_State *L, const concur_runtime *runtime, int slot);
+/* Gives a slot back.  Never raises. */
+void concur_anchor_release(lua_State *L, concur_runtime *runtime, int slot);
+
+/* ---- errors ---- */
+
+/* Pushes a new error object {kind=, message=}.  `kind` is one of the kinds of API.md. */
+void concur_error_new(lua_State *L, const concur_runtime *runtime, const char *kind,
+                      const char *format, ...);
+/* Pushes one and raises it.  Never returns; the int is for `return concur_error_raise(...)`. */
+int concur_error_raise(lua_State *L, const concur_runtime *runtime, const char *kind,
+                       const char *format, ...);
+/* True when the value at `index` is an error object (not: a table that looks like one). */
+bool concur_error_test(lua_State *L, const concur_runtime *runtime, int index);
+/* True when it is one of this kind. */
+bool concur_error_is(lua_State *L, const concur_runtime *runtime, int index, const char *kind);
+/* Pushes nil and an OSError for a (negative) libuv error code; returns 2.  `subject` (a path, an
+   address) may be NULL; `subject_field` names the field that holds it. */
+int concur_os_error(lua_State *L, const concur_runtime *runtime, int code, const char *call,
+                    const char *subject_field, const char *subject);
+
+/* ---- arguments ---- */
+
+#define CONCUR_NEVER_NS UINT64_MAX /* the same value as CONCUR_NEVER in heap.h */
+
+/* A duration in seconds as nanoseconds: NaN raises, negative is 0, huge is CONCUR_NEVER. */
+uint64_t concur_check_duration(lua_State *L, int index);
+/* Seconds on the loop's clock (a deadline) as nanoseconds: NaN raises, negative is 0. */
+uint64_t concur_seconds_to_ns(lua_Number seconds);
+/* Raises when the value at `index` is neither a function nor callable through `__call`. */
+void concur_check_callable(lua_State *L, int index);
+bool concur_is_callable(lua_State *L, int index);
+/* Raises when the table at `index` has a key that is not among the NULL-terminated `names`. */
+void concur_check_options(lua_State *L, int index, const char *const *names);
+/* "a number", "a table", "concur.Task": the type of a value as an error message says it. */
+const char *concur_type_name(lua_State *L, int index);
+
+#endif

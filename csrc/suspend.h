@@ -1,0 +1,10 @@
+/* SPDX-License-Identifier: MIT */
+/* concur.suspend: the bridge to callback APIs.  See suspend.c. */
+#ifndef CONCUR_SUSPEND_H
+#define CONCUR_SUSPEND_H
+
+#include "support.h"
+
+void concur_suspend_open(lua_State *L, concur_runtime *runtime);
+
+#endif
