@@ -88,10 +88,14 @@ install: ## install the rock with luarocks (LUAROCKS_FLAGS=--local, ...)
 clean: ## remove everything that was built
 	rm -rf $(BUILD) concur csrc/*.o
 
-.PHONY: bench
+.PHONY: bench bench-instructions
 bench: build ## compare with the raw limit and with the peers (BENCH="--rounds 9 queue_64")
 	@scripts/setup bench || echo "going on without the missing peers"
 	@$(RUN) CONCUR_BUILD=$(BUILD) CONCUR_LUA=$(LUA) $(LUA) bench/run.lua $(BENCH)
+
+bench-instructions: build ## count instructions per operation and compare with the stored ones
+	@scripts/setup build valgrind
+	@$(RUN) CONCUR_BUILD=$(BUILD) CONCUR_LUA=$(LUA) $(LUA) bench/instructions.lua $(BENCH)
 
 # --- Checking it -----------------------------------------------------------------------------
 
