@@ -116,11 +116,12 @@ describe("the C core", function()
     end
   end)
 
-  it("prints nothing and never ends the process", function()
+  it("writes nothing to stdout and never aborts", function()
     for _, path in ipairs(sources) do
       local text = support.read_file(support.root .. "/" .. path):gsub("/%*.-%*/", "")
-      for _, name in ipairs { "printf", "fprintf", "puts", "abort", "exit" } do
-        assert.is_nil(text:find("[^%w_]" .. name .. "%s*%("), path .. " calls " .. name)
+        :gsub('"[^"\n]*"', '""')
+      for _, name in ipairs { "printf", "puts", "putchar", "abort", "exit" } do
+        assert.is_nil(text:find("[^%w_.>]" .. name .. "%s*%("), path .. " calls " .. name)
       end
     end
   end)

@@ -74,6 +74,7 @@ local MODES = {
   },
   kill = {
     at = "switch",
+    orphans = true, -- what the victim owned is cancelled, but nobody joins it
     fire = function(case)
       case.task:kill()
     end,
@@ -115,6 +116,9 @@ end
 ---@return any ...
 function Case:join()
   concur.wait { self.task }
+  if self.mode.orphans then
+    concur.sleep(20)
+  end
   local state = self.task:state()
   if state == "failed" then
     return "failed", self.task:exception()
@@ -184,7 +188,13 @@ local function run_once(scenario, mode, order, target)
     core.on_wait(hook)
   end
   testing.run(function(own)
-    scenario(case)
+    local ok, e = xpcall(scenario, function(e)
+      case.traceback = debug.traceback(nil, 2)
+      return e
+    end, case)
+    if not ok then
+      error(errors.format(e, case.traceback), 0)
+    end
     check(case)
     if case.reports_allowed then
       testing.run_until_idle()
@@ -215,14 +225,10 @@ local function everywhere(scenario, options)
         target = target + 1
         runs = runs + 1
         assert(target < MAX_POINTS, "the scenario does not end")
-        local traceback
-        local ok, again = xpcall(run_once, function(e)
-          traceback = debug.traceback()
-          return e
-        end, scenario, MODES[name], order, target)
+        local ok, again = pcall(run_once, scenario, MODES[name], order, target)
         if not ok then
           error(("cancelled in mode '%s' at point %d, %s:\n%s"):format(name, target,
-            order and "shuffled with " .. order or "in order", errors.format(again, traceback)), 0)
+            order and "shuffled with " .. order or "in order", errors.format(again)), 0)
         end
       until not again
     end

@@ -297,18 +297,19 @@ function support.counters()
   return core and core.counters() or {}
 end
 
+-- What concur counts that must be gone when a spec ends, even before its loop closes.
+local LIVE = { "tasks", "timers", "handles", "scopes", "jobs" }
+
 ---Everything that a spec could leave behind.
 ---@return table<string, integer>
 function support.snapshot()
   local all = { descriptors = support.fds(), threads = support.threads() }
-  for name, value in pairs(support.counters()) do
-    all[name] = value
+  local counters = support.counters()
+  for _, name in ipairs(LIVE) do
+    all[name] = counters[name]
   end
   return all
 end
-
--- These belong to running code: none may be alive when a spec ends, even before its loop closes.
-local live = { "tasks", "timers", "handles", "scopes", "jobs" }
 
 local function grown(before, after)
   local lines = {}
@@ -342,7 +343,7 @@ end
 function support.leaks(before)
   collectgarbage()
   local counters, still = support.counters(), {}
-  for _, name in ipairs(live) do
+  for _, name in ipairs(LIVE) do
     if (counters[name] or 0) > (before[name] or 0) then
       still[name] = counters[name]
     end

@@ -213,6 +213,10 @@ function Context:cancelled_by()
       if record.join.over then
         return record, true
       end
+    elseif record.task then
+      if self.world.cancelled[record.task] then
+        return record, false
+      end
     elseif record.handle:cancel_called() then
       return record, false
     elseif record.handle:shield() then
@@ -285,12 +289,12 @@ local function task_body(world, base, list, node, counts)
       stack = table.move(base, 1, #base, 1, {}),
       held = {},
     }, Context)
-    table.insert(world.tasks, { task = concur.current_task(), id = context.id })
+    local task = concur.current_task()
+    table.insert(context.stack, { task = task }) -- its outermost scope has no handle
+    table.insert(world.tasks, { task = task, id = context.id })
     context:log(node, "task started")
-    return context:inside(function()
-      run_list(context, list)
-      return context.id
-    end)
+    run_list(context, list)
+    return context.id
   end
 end
 
@@ -414,8 +418,8 @@ local function strike_task(world, n)
   elseif not done and not answer then
     violation("I6: cancelling a live task returned false")
   end
-  if answer and not record.reason then
-    record.reason = reason
+  if answer then
+    world.cancelled[record.task] = world.cancelled[record.task] or reason
   end
 end
 
@@ -781,6 +785,7 @@ local function World()
     next_id = 0,
     next_item = 0,
     tasks = {},
+    cancelled = {}, -- task -> the reason of the first task:cancel
     background = {},
     background_counts = {},
     scopes = {},
@@ -805,6 +810,7 @@ local function finish(world)
   local tasks = {}
   for i, record in ipairs(world.background) do
     tasks[i] = record.task
+    world.cancelled[record.task] = world.cancelled[record.task] or "the end"
     record.task:cancel("the end")
   end
   if #tasks > 0 then
@@ -817,6 +823,11 @@ local function finish(world)
         error(e, 0)
       end
       check_error(e)
+    elseif task:state() == "cancelled" then
+      local reason = expect.error("FutureCancelled", task.result, task).reason
+      if reason ~= world.cancelled[task] then
+        violation("I6: %s was not the first reason", tostring(reason))
+      end
     end
     if task:cancel() then
       violation("I10: cancelling a finished task returned true")
@@ -885,7 +896,8 @@ local function execute(program, world)
   local root = { id = 0 }
   -- Deadlocks between the program's locks are not mistakes of the library: a deadline ends them.
   local ok, e = pcall(concur.move_on_after, 500, function()
-    concur.gather(task_body(world, {}, program.body, root, counts))
+    local limit = { handle = concur.current_scope() }
+    concur.gather(task_body(world, { limit }, program.body, root, counts))
   end)
   if not ok then
     if is_violation(e) then
