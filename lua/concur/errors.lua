@@ -526,14 +526,6 @@ end
 
 -- Handling -------------------------------------------------------------------------------------
 
--- Message handler: an error that passes keeps the place where it was raised first.
-local function keep_traceback(e)
-  if is_error(e) and rawget(e, "traceback") == nil and e.kind ~= "Cancelled" then
-    rawset(e, "traceback", debug.traceback(nil, 2))
-  end
-  return e
-end
-
 -- The kind under which `handlers` handles `e`: its own if there is a handler for it, else that of
 -- the nearest cause. Cancelled is for its own handler only, whatever caused it.
 local function handled_kind(handlers, e)
@@ -564,7 +556,7 @@ local function catch_group(handlers, group)
     end
   end
   if #order == 0 then
-    error(group, 0)
+    core.rethrow(group)
   end
   local results, cancelled
   local raised = { n = 0, errors = {} }
@@ -572,7 +564,7 @@ local function catch_group(handlers, group)
     local part = errors.split(group, function(leaf)
       return kind_of(leaf) == kind
     end)
-    local outcome = table.pack(xpcall(handlers[kind], keep_traceback, part))
+    local outcome = table.pack(xpcall(handlers[kind], core.traceback_handler, part))
     local e = outcome[2]
     if outcome[1] then
       results = results or outcome
@@ -596,11 +588,11 @@ local function catch_group(handlers, group)
   if raised.n > 1 then
     error(errors.new("ErrorGroup", "while errors were handled", raised), 0)
   elseif raised.n == 1 then
-    error(raised.errors[1], 0)
+    core.rethrow(raised.errors[1])
   elseif rest ~= nil then
-    error(rest, 0)
+    core.rethrow(rest)
   elseif cancelled then
-    error(cancelled, 0)
+    core.rethrow(cancelled)
   end
   return table.unpack(results, 2, results.n)
 end
@@ -615,7 +607,7 @@ local function finish(handlers, ok, ...)
   end
   local kind = handled_kind(handlers, e)
   if not kind then
-    error(e, 0)
+    core.rethrow(e) -- keeps its first traceback
   end
   return handlers[kind](e)
 end
@@ -647,7 +639,7 @@ function errors.catch(fn, handlers, ...)
       error(message:format(kind, type(handler)), 2)
     end
   end
-  return finish(handlers, xpcall(fn, keep_traceback, ...))
+  return finish(handlers, xpcall(fn, core.traceback_handler, ...))
 end
 
 -- Methods --------------------------------------------------------------------------------------
