@@ -155,12 +155,11 @@ describe("a context variable", function()
 
   it("can be collected", function()
     local weak = setmetatable({}, { __mode = "k" })
-    do
+    concur.spawn(function()
       local var = concur.ContextVar("default")
       var:set({})
       weak[var] = true
-    end
-    concur.spawn(function() end):result()
+    end):result()
     collectgarbage()
     collectgarbage()
     assert.is_nil(next(weak))

@@ -393,8 +393,9 @@ describe("an error in a task group", function()
         handled = part.n
       end,
     }, function(group)
-      group:spawn(concur.timeout, 1, concur.sleep, 5)
-      group:spawn(concur.timeout, 1, concur.sleep, 5)
+      -- Shielded, or the second would be cancelled by the group before it could time out.
+      group:spawn(concur.shield, concur.timeout, 1, concur.sleep, 5)
+      group:spawn(concur.shield, concur.timeout, 1, concur.sleep, 5)
     end)
     assert.equal(2, handled)
   end)

@@ -25,8 +25,8 @@ local Clock = {}
 function Clock:now() end
 
 ---Moves the clock forward by hand. Deadlines that are passed fire at the loop's next turn, in
----order. Raises on NaN and on negative numbers.
----@param seconds number
+---order.
+---@param seconds number NaN is an argument error, negative counts as 0
 function Clock:advance(seconds) end
 ]]
 

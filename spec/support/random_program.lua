@@ -448,7 +448,7 @@ function OPS.toggle(context, node)
     record.handle:shield(not record.handle:shield())
     -- A shield must not outlive its reason, or the program may never end.
     concur.get_event_loop():call_later(5, function()
-      record.handle:shield(false)
+      pcall(record.handle.shield, record.handle, false) -- raises when the scope was left
     end)
   end
 end
