@@ -114,6 +114,18 @@ static void take_functions(lua_State *L) {
   luaL_argcheck(L, given != 1, 3, "encode and decode come together");
 }
 
+/*@lua
+---Says how objects of a class cross to other Lua states.  Both sides must do so: register a class in
+---the module that defines it, under the module's name ("shapes.Point" in module "shapes").  Never
+---suspends.
+---@param name string what both sides call the class
+---@param metatable table the metatable of its objects
+---@param functions? {encode: (fun(object: any): any ...), decode: (fun(...: any): any)}
+---  how an object becomes values that can cross, and an object again; without them its fields are
+---  copied
+---@return table metatable
+function concur.transferable(name, metatable, functions) end
+*/
 int concur_classes_l_transferable(lua_State *L) {
   size_t size;
   const char *name = luaL_checklstring(L, 1, &size);

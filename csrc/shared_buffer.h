@@ -25,6 +25,13 @@ unsigned char *concur_shared_buffer_check(lua_State *L, const concur_runtime *ru
 void *concur_shared_buffer_retain(lua_State *L, const concur_runtime *runtime, int index);
 void concur_shared_buffer_release(void *block); /* [any thread] */
 
+/* The address of `size` bytes at the position that is argument `index` of a method, whose argument 1
+   is the buffer; raises when they do not lie inside it. */
+unsigned char *concur_shared_buffer_at(lua_State *L, int index, size_t size);
+
+/* The methods for numbers: shared_buffer_numbers.c. */
+extern const luaL_Reg concur_shared_buffer_numbers[];
+
 /* Defines the class; adds `SharedBuffer` to the table on top of the stack.  Called by luaopen. */
 void concur_shared_buffer_open(lua_State *L, concur_runtime *runtime);
 

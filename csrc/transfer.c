@@ -63,7 +63,13 @@ void concur_transfer_set_limit(lua_State *L, size_t bytes) {
   concur_transfer_state_of(L)->limit = bytes < greatest_limit ? bytes : greatest_limit;
 }
 
-/* transfer_limit([bytes]): the limit of this state as it was before, in bytes */
+/*@lua
+---How large one message of this Lua state may become; larger ones raise `TransferError`.  1 GiB
+---unless set.  Never suspends.
+---@param bytes? number 1024 to 2^32
+---@return integer bytes what it was before
+function concur.transfer_limit(bytes) end
+*/
 static int l_transfer_limit(lua_State *L) {
   size_t limit = concur_transfer_limit(L);
   if (!lua_isnoneornil(L, 1)) {

@@ -50,6 +50,17 @@ function concur.checkpoint() end
 ---@async
 function concur.sleep_forever() end
 
+---Says how objects of a class cross to other Lua states.  Both sides must do so: register a class in
+---the module that defines it, under the module's name ("shapes.Point" in module "shapes").  Never
+---suspends.
+---@param name string what both sides call the class
+---@param metatable table the metatable of its objects
+---@param functions? {encode: (fun(object: any): any ...), decode: (fun(...: any): any)}
+---  how an object becomes values that can cross, and an object again; without them its fields are
+---  copied
+---@return table metatable
+function concur.transferable(name, metatable, functions) end
+
 ---@param default any the value where it was never set
 ---@return concur.ContextVar
 function concur.ContextVar(default) end
@@ -183,6 +194,11 @@ function concur.pcall(fn, ...) end
 ---@return any ...
 function concur.xpcall(fn, handler, ...) end
 
+---`n` zero bytes, or a copy of the string.
+---@param content integer|string
+---@return concur.SharedBuffer
+function concur.SharedBuffer(content) end
+
 ---The bridge to callback APIs: calls `start(resume, fail)`, then suspends until one of them is
 ---called; returns the arguments of `resume`, raises the argument of `fail`.  Both return `false` when
 ---it is too late.  `start` may return `on_cancel(reason)`, called when the wait is cancelled: unless it
@@ -191,6 +207,16 @@ function concur.xpcall(fn, handler, ...) end
 ---@param start fun(resume: fun(...): boolean, fail: fun(error: any): boolean): fun(reason: any): boolean?|nil
 ---@return any ...
 function concur.suspend(start) end
+
+---@return concur.Lock
+function concur.Lock() end
+
+---@return concur.Event
+function concur.Event() end
+
+---@param permits integer at least 0
+---@return concur.Semaphore
+function concur.Semaphore(permits) end
 
 ---Makes a pool of threads.  No thread is started before the first job.
 ---
@@ -228,6 +254,12 @@ function concur.to_thread(fn, ...) end
 ---Outside of jobs: whether a scope around the caller is cancelled.  Never raises, never waits.
 ---@return boolean
 function concur.cancelled() end
+
+---How large one message of this Lua state may become; larger ones raise `TransferError`.  1 GiB
+---unless set.  Never suspends.
+---@param bytes? number 1024 to 2^32
+---@return integer bytes what it was before
+function concur.transfer_limit(bytes) end
 
 ---The event loop of this Lua state; there is one, made on first use.
 ---@return concur.EventLoop
@@ -336,8 +368,8 @@ local Clock = {}
 function Clock:now() end
 
 ---Moves the clock forward by hand. Deadlines that are passed fire at the loop's next turn, in
----order. Raises on NaN and on negative numbers.
----@param seconds number
+---order.
+---@param seconds number NaN is an argument error, negative counts as 0
 function Clock:advance(seconds) end
 
 ---A variable with a value of its own in each task; a new task starts with a copy of its spawner's.
@@ -358,6 +390,27 @@ function ContextVar:set(value) end
 ---@param ... any
 ---@return any ... results of fn
 function ContextVar:with(value, fn, ...) end
+
+---A flag that tasks wait for.
+---@class concur.Event
+local Event = {}
+
+---Waits until the event is set.
+---@async
+---@return true
+function Event:wait() end
+
+---Sets it and wakes everybody who waits; never suspends.
+function Event:set() end
+
+---Clears it: who waits from now on waits for the next `set`.
+function Event:clear() end
+
+---@return boolean
+function Event:is_set() end
+
+---@return integer count of tasks that wait
+function Event:waiting() end
 
 ---The event loop of this Lua state.
 ---@class concur.EventLoop
@@ -484,6 +537,49 @@ function Handle:cancel() end
 ---@return boolean
 function Handle:cancelled() end
 
+---Mutual exclusion between tasks; first come, first served; not reentrant.
+---@class concur.Lock
+local Lock = {}
+
+---Waits until the lock is free and takes it: `local _ <close> = lock:acquire()`.
+---Raises `InvalidState` when this task has it, or when the task that had it ended without releasing.
+---@async
+---@return concur.Lock lock itself; its `<close>` releases it
+function Lock:acquire() end
+
+---Takes the lock if it is free; never suspends.
+---@return concur.Lock|nil
+---@return concur.Error|nil err of kind `WouldBlock`
+function Lock:try_acquire() end
+
+---Gives the lock to the first in line; never suspends.  Raises `InvalidState` unless the running task
+---has it.
+function Lock:release() end
+
+---Calls `fn(...)` holding the lock.
+---@async
+---@param fn function
+---@param ... any
+---@return any ...
+function Lock:with(fn, ...) end
+
+---@return boolean
+function Lock:locked() end
+
+---@return concur.Task|nil owner nil when free, or when the top level has it
+function Lock:owner() end
+
+---@return integer count of tasks in line
+function Lock:waiting() end
+
+---One unit of a semaphore; given back once.
+---@class concur.Permit
+local Permit = {}
+
+---Gives the permit back; never suspends.
+---@return boolean released false when it was given back already
+function Permit:release() end
+
 ---Options for this state's loop, for any number of runs.
 ---@class concur.Runner
 local Runner = {}
@@ -496,6 +592,114 @@ function Runner:run(main, ...) end
 
 ---Closes the runner; further runs are errors.  Never suspends.
 function Runner:close() end
+
+---A number of permits; bounded: it never has more free permits than it began with.
+---@class concur.Semaphore
+local Semaphore = {}
+
+---Waits for a permit: `local _ <close> = semaphore:acquire()`.
+---@async
+---@return concur.Permit
+function Semaphore:acquire() end
+
+---@return concur.Permit|nil
+---@return concur.Error|nil err of kind `WouldBlock`
+function Semaphore:try_acquire() end
+
+---Adds a permit without having one (for use without permit objects).  Raises `InvalidState` above the
+---bound.  Never suspends.
+function Semaphore:release() end
+
+---Calls `fn(...)` holding a permit.
+---@async
+---@param fn function
+---@param ... any
+---@return any ...
+function Semaphore:with(fn, ...) end
+
+---@return integer free permits
+function Semaphore:value() end
+
+---@return integer count of tasks in line
+function Semaphore:waiting() end
+
+---Bytes that Lua states share: sent to another state, it is the same memory.  Positions are those of
+---strings: 1 is the first byte, -1 the last.  No method suspends; all but `close` raise `Closed` on a
+---closed buffer.
+---@class concur.SharedBuffer
+---@operator len: integer
+local SharedBuffer = {}
+
+---Lets go of the memory; idempotent.  Slices and other states keep what they have.
+function SharedBuffer:close() end
+
+---A buffer that is part of this one: the same memory.
+---@param i? integer
+---@param j? integer
+---@return concur.SharedBuffer
+function SharedBuffer:slice(i, j) end
+
+---The bytes as a string: a copy.
+---@param i? integer
+---@param j? integer
+---@return string
+function SharedBuffer:tostring(i, j) end
+
+---Puts a string at a position; it must fit.
+---@param position integer
+---@param content string
+---@return concur.SharedBuffer self
+function SharedBuffer:write(position, content) end
+
+---Sets all bytes, or those from i to j.
+---@param byte integer 0 to 255
+---@param i? integer
+---@param j? integer
+---@return concur.SharedBuffer self
+function SharedBuffer:fill(byte, i, j) end
+
+---The number at a position.  Types are i8 u8 i16 u16 i32 u32 i64 u64 f32 f64, in the machine's byte
+---order, or with `<` before them little-endian, with `>` big-endian.
+---@param type string
+---@param position integer
+---@return number
+function SharedBuffer:get(type, position) end
+
+---Puts a number at a position; an integer must fit its type.
+---@param type string as for `get`
+---@param position integer
+---@param value number
+---@return concur.SharedBuffer self
+function SharedBuffer:set(type, position, value) end
+
+---The integer at a position, atomically.
+---@param position integer aligned: 1, 9, 17, ... (for 32 bits 1, 5, 9, ...) of the whole buffer
+---@param type? "i64"|"u64"|"i32"|"u32" "i64" if not given
+---@return integer
+function SharedBuffer:load(position, type) end
+
+---Puts an integer at a position, atomically.
+---@param position integer as for `load`
+---@param value integer
+---@param type? "i64"|"u64"|"i32"|"u32"
+---@return concur.SharedBuffer self
+function SharedBuffer:store(position, value, type) end
+
+---Adds to the integer at a position, atomically; wraps around.
+---@param position integer as for `load`
+---@param n integer
+---@param type? "i64"|"u64"|"i32"|"u32"
+---@return integer before the value before
+function SharedBuffer:add(position, n, type) end
+
+---Puts an integer at a position if the one there is as expected, atomically.
+---@param position integer as for `load`
+---@param expected integer
+---@param value integer
+---@param type? "i64"|"u64"|"i32"|"u32"
+---@return boolean done
+---@return integer before the value before
+function SharedBuffer:cas(position, expected, value, type) end
 
 ---A function that runs at the same time as others; also a `concur.Future` of its end.
 ---@class concur.Task : concur.Future
