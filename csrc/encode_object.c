@@ -43,7 +43,7 @@ static int call_hook(concur_encoder *e, int object, const char *class) {
     concur_refuse(L, e->place, 0, "objects with an encode function are nested more than %d deep",
                   WIRE_MAX_DEPTH);
   }
-  if (!e->gc_stopped && lua_gc(L, LUA_GCISRUNNING)) {
+  if (!e->gc_stopped && lua_gc(L, LUA_GCISRUNNING) == 1) {
     lua_gc(L, LUA_GCSTOP);
     e->gc_stopped = true;
   }
