@@ -1,6 +1,8 @@
 -- SPDX-License-Identifier: MIT
 
+local concur = require "concur"
 local errors = require "concur.errors"
+local support = require "spec.support"
 
 local function group(list, fields)
   fields = fields or {}
@@ -763,5 +765,108 @@ describe("errors.catch", function()
       assert.is_false(ok)
       assert.same({ "x" }, e.errors)
     end)
+  end)
+end)
+
+describe("errors in tasks", function()
+  it("pass errors.catch with the traceback of where they were raised first", function()
+    local traceback
+    concur.Runner({
+      on_error = function(_, context)
+        traceback = context.traceback
+      end,
+    }):run(function()
+      concur.spawn(function()
+        local function innermost()
+          error("deep")
+        end
+        errors.catch(function()
+          innermost()
+          return "no tail call"
+        end, { Closed = print })
+      end)
+      concur.sleep(0)
+    end)
+    assert.matches("innermost", traceback, 1, true)
+  end)
+
+  it("are caught by kind in groups, while function and handlers suspend", function()
+    local closed, result = {}, nil
+    local ok, rest = pcall(concur.run, function()
+      result = errors.catch(concur.task_group, {
+        Closed = function(part)
+          concur.sleep(0)
+          for _, e in errors.leaves(part) do
+            closed[#closed + 1] = e.message
+          end
+          return "handled"
+        end,
+      }, function(g)
+        for index = 1, 2 do
+          g:spawn(function()
+            error(errors.new("Closed", "number " .. index))
+          end)
+        end
+      end)
+    end)
+    assert.is_true(ok, tostring(rest))
+    assert.equal("handled", result)
+    assert.same({ "number 1", "number 2" }, closed)
+  end)
+
+  it("do not keep Cancelled from its scope", function()
+    local after = false
+    local finished = concur.run(concur.move_on_after, 0, function()
+      errors.catch(concur.sleep, { TimeoutError = print }, 10)
+      after = true
+    end)
+    assert.is_false(finished)
+    assert.is_false(after)
+  end)
+
+  it("show the tree of a group with each task and the line in its file", function()
+    local ok, e = pcall(concur.run, concur.task_group, function(g)
+      g:spawn(function()
+        error("disk full")
+      end):set_name("writer")
+      g:spawn(concur.task_group, function(inner)
+        inner:spawn(error, "inner", 0)
+      end)
+    end)
+    assert.is_false(ok)
+    local text = errors.format(e)
+    assert.matches("^ErrorGroup: in a task group %(2 errors%)\n", text)
+    assert.matches("\n%+%- 1 of 2, task 'writer'\n", text)
+    assert.matches("\n|  [^\n]*errors_spec.lua:%d+: disk full\n", text)
+    assert.matches("\n|  stack traceback:\n|      [^\n]*errors_spec.lua:%d+: in ", text)
+    assert.matches("\n%+%- 2 of 2, task 'Task%-%d+'\n   ErrorGroup: .*%(1 error%)\n", text)
+    assert.matches("\n   %+%- 1 of 1, task 'Task%-%d+'\n      inner", text)
+  end)
+
+  it("say what a user needs when a plain script does not catch them", function()
+    local result = support.run_lua [[
+      local concur = require "concur"
+      concur.run(concur.task_group, function(g)
+        g:spawn(function() error("disk full", 0) end)
+        g:spawn(function() concur.timeout(0, error, "no paper", 0) end)
+      end)
+    ]]
+    assert.equal(1, result.code)
+    assert.matches("ErrorGroup: in a task group %(2 errors%)\n", result.stderr)
+    assert.matches("  [1] disk full", result.stderr, 1, true)
+    assert.matches("  [2] no paper", result.stderr, 1, true)
+  end)
+
+  it("have their methods before concur.errors is loaded", function()
+    local result = support.run_lua [[
+      local concur = require "concur"
+      local ok, e = pcall(concur.timeout, 0, concur.sleep, 1)
+      assert(package.loaded["concur.errors"] == nil)
+      assert(e.cause == nil and e:is("TimeoutError"))
+      local _, e = pcall(concur.timeout, 0, concur.sleep, 1)
+      print("text: " .. e)
+    ]]
+    assert.equal(0, result.code, result.stderr)
+    assert.matches("text: TimeoutError: ", result.stdout, 1, true)
   end)
 end)
