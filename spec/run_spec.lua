@@ -419,6 +419,12 @@ describe("concur.main", function()
     assert.matches("InvalidState", result.stderr)
   end)
 
+  it("refuses what is no function, with exit code 1", function()
+    local result = main [[concur.main(42)]]
+    assert.equal(1, result.code, support.describe(result))
+    assert.matches("#1", result.stderr)
+  end)
+
   it("flushes what was printed and runs finalizers", function()
     local result = main [[
       keep = setmetatable({}, { __gc = function() io.write "finalized\n" end })

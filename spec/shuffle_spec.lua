@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
--- The seeded shuffle of the ready order, which lets tests try other orders than first in, first out.
+-- The seeded shuffle of the ready order: tests can try other orders than first in, first out.
 
 local concur = require "concur"
 local core = require "concur.core"

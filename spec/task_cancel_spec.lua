@@ -22,7 +22,7 @@ describe("cancelling a task", function()
       end)
       assert.is_true(task:cancel())
       assert.equal("pending", task:state())
-      concur.sleep(0)
+      concur.wait { task }
       assert.equal("cancelled", task:state())
       assert.same({ "start", "cleaned" }, log)
     end)
@@ -109,7 +109,7 @@ describe("cancelling a task", function()
       local good, bad = concur.spawn(function() end), concur.spawn(error, "x")
       local stopped = concur.spawn(concur.sleep_forever)
       stopped:cancel()
-      concur.sleep(0)
+      concur.wait { good, bad, stopped }
       assert.is_false(good:cancel())
       assert.is_false(bad:cancel())
       assert.is_false(stopped:cancel())
@@ -471,9 +471,11 @@ end)
 describe("kill", function()
   it("ends a parked task that keeps refusing", function()
     virtual.run(function()
+      local turns = 0
       local task = concur.spawn(function()
-        while true do
+        while turns < 1000 do
           pcall(concur.sleep, 10)
+          turns = turns + 1
         end
       end)
       concur.sleep(0)
@@ -482,9 +484,10 @@ describe("kill", function()
         concur.sleep(0)
       end
       assert.is_false(task:done())
-      task:kill()
+      assert.is_true(task:kill())
       concur.sleep(0)
       assert.is_true(task:done())
+      assert.is_true(turns < 1000)
       failure(task.result, task)
     end)
   end)
