@@ -12,6 +12,7 @@
  */
 #include "pool.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -583,6 +584,10 @@ void concur_pool_detach(concur_pool *pool) {
   uv_mutex_unlock(&pool->mutex);
 }
 
+uint32_t concur_pool_workers(const concur_pool *pool) {
+  return pool->settings.workers;
+}
+
 void concur_pool_get_stats(concur_pool *pool, concur_pool_stats *stats) {
   uv_mutex_lock(&pool->mutex);
   stats->threads = pool->alive;
@@ -597,15 +602,37 @@ void concur_pool_get_stats(concur_pool *pool, concur_pool_stats *stats) {
   uv_mutex_unlock(&pool->mutex);
 }
 
-void concur_pool_visit_running(concur_pool *pool,
-                               void (*visit)(void *context, const concur_job *job,
-                                             uint64_t running_ns),
-                               void *context) {
+uint32_t concur_pool_list_running(concur_pool *pool, concur_running *entries, uint32_t capacity) {
   uint64_t now_ns = uv_hrtime();
+  uint32_t count = 0;
   uv_mutex_lock(&pool->mutex);
   for (concur_node *node = pool->threads.next; node != &pool->threads; node = node->next) {
-    concur_job *job = concur_container_of(node, concur_thread, node)->job;
-    if (job != NULL) visit(context, job, now_ns - job->started_ns);
+    const concur_job *job = concur_container_of(node, concur_thread, node)->job;
+    if (job == NULL) continue;
+    if (count < capacity) {
+      concur_running *entry = &entries[count];
+      snprintf(entry->name, sizeof entry->name, "%s", job->name != NULL ? job->name : "");
+      entry->running_ns = now_ns - job->started_ns;
+    }
+    count++;
+  }
+  uv_mutex_unlock(&pool->mutex);
+  return count;
+}
+
+void concur_pool_poke(concur_job *job, void (*poke)(uv_thread_t id)) {
+  concur_pool *pool = job->pool;
+  uv_mutex_lock(&pool->mutex);
+  if (job->thread != NULL) poke(job->thread->id);
+  uv_mutex_unlock(&pool->mutex);
+}
+
+void concur_pool_poke_running(concur_pool *pool, bool (*wants)(concur_job *job),
+                              void (*poke)(uv_thread_t id)) {
+  uv_mutex_lock(&pool->mutex);
+  for (concur_node *node = pool->threads.next; node != &pool->threads; node = node->next) {
+    concur_thread *thread = concur_container_of(node, concur_thread, node);
+    if (thread->job != NULL && wants(thread->job)) poke(thread->id);
   }
   uv_mutex_unlock(&pool->mutex);
 }

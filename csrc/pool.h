@@ -152,20 +152,32 @@ void concur_pool_detach(concur_pool *pool);
 /* [any thread] Joins threads that have ended already. */
 void concur_pool_reap(concur_pool *pool);
 
+/* How many jobs run at the same time at most. */
+uint32_t concur_pool_workers(const concur_pool *pool);
+
 void concur_pool_get_stats(concur_pool *pool, concur_pool_stats *stats);
 
-/* [any thread] Calls `visit(context, job, running_ns)` for each running job, under the pool's lock:
-   the visitor may only look. */
-void concur_pool_visit_running(concur_pool *pool,
-                               void (*visit)(void *context, const concur_job *job,
-                                             uint64_t running_ns),
-                               void *context);
+/* A look at a running job. */
+typedef struct concur_running {
+  char name[64];       /* empty: not named */
+  uint64_t running_ns; /* for how long */
+} concur_running;
+
+/* [any thread] Fills in at most `capacity` entries; returns how many jobs run. */
+uint32_t concur_pool_list_running(concur_pool *pool, concur_running *entries, uint32_t capacity);
+
+/* [any thread] Calls `poke` with the thread that runs the job, if one does, under the pool's lock. */
+void concur_pool_poke(concur_job *job, void (*poke)(uv_thread_t id));
+/* The same for every running job that `wants` chooses. */
+void concur_pool_poke_running(concur_pool *pool, bool (*wants)(concur_job *job),
+                              void (*poke)(uv_thread_t id));
 
 /* ---- watches: a mail when something happens to the pool, once ---- */
 
 typedef enum concur_pool_event {
   CONCUR_POOL_ROOM, /* a job left a full queue */
-  CONCUR_POOL_ENDED /* the pool closes and its last thread is ending */
+  CONCUR_POOL_ENDED, /* the pool closes and its last thread is ending */
+  CONCUR_POOL_EVENTS /* how many there are */
 } concur_pool_event;
 
 struct concur_watch {

@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: MIT */
+/* See call.h. */
+#include "call.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static char *text_copy(const char *text) {
+  size_t size = strlen(text) + 1;
+  char *copy = malloc(size);
+  if (copy != NULL) memcpy(copy, text, size);
+  return copy;
+}
+
+/* ---- calls ---- */
+
+static void call_free(concur_job *job) {
+  concur_call *call = concur_container_of(job, concur_call, job);
+  concur_message_free(call->input);
+  concur_message_free(call->output);
+  concur_worker_settings_release(call->settings);
+  free(call->name);
+  free(call);
+}
+
+concur_call *concur_call_new(concur_pool *pool, concur_mailbox *reply,
+                             concur_worker_settings *settings, concur_message *input,
+                             const char *name) {
+  concur_call *call = calloc(1, sizeof *call);
+  char *copy = name != NULL ? text_copy(name) : NULL;
+  if (call == NULL || (name != NULL && copy == NULL)) {
+    free(call);
+    free(copy);
+    concur_message_free(input);
+    return NULL;
+  }
+  concur_job_init(&call->job, pool, reply);
+  call->job.free = call_free;
+  call->job.name = copy;
+  call->name = copy;
+  call->input = input;
+  call->settings = settings;
+  concur_worker_settings_retain(settings);
+  atomic_init(&call->interrupts, 0);
+  call->interrupt_after_ns = CONCUR_NEVER;
+  concur_timer_init(&call->interrupt_timer);
+  return call;
+}
+
+/* ---- settings of a pool's workers ---- */
+
+concur_worker_settings *concur_worker_settings_new(const char *name, concur_shared_pool *shared) {
+  concur_worker_settings *settings = calloc(1, sizeof *settings);
+  if (settings == NULL) return NULL;
+  settings->name = text_copy(name);
+  if (settings->name == NULL || uv_mutex_init(&settings->mutex) != 0) {
+    free(settings->name);
+    free(settings);
+    return NULL;
+  }
+  atomic_init(&settings->references, 1);
+  atomic_init(&settings->broken, false);
+  settings->shared = shared;
+  concur_shared_pool_retain(shared);
+  return settings;
+}
+
+void concur_worker_settings_retain(concur_worker_settings *settings) {
+  atomic_fetch_add(&settings->references, 1);
+}
+
+void concur_worker_settings_release(concur_worker_settings *settings) {
+  if (atomic_fetch_sub(&settings->references, 1) != 1) return;
+  for (uint32_t i = 0; i < settings->preload_count; i++) free(settings->preloads[i].name);
+  free(settings->preloads);
+  concur_message_free(settings->environment);
+  concur_message_free(settings->init);
+  concur_message_free(settings->cause);
+  concur_shared_pool_release(settings->shared);
+  uv_mutex_destroy(&settings->mutex);
+  free(settings->name);
+  free(settings);
+}
+
+bool concur_worker_settings_preload(concur_worker_settings *settings, const char *name,
+                                    void (*function)(void)) {
+  size_t size = (settings->preload_count + 1) * sizeof *settings->preloads;
+  concur_preload *preloads = realloc(settings->preloads, size);
+  if (preloads == NULL) return false;
+  settings->preloads = preloads;
+  char *copy = text_copy(name);
+  if (copy == NULL) return false;
+  preloads[settings->preload_count++] = (concur_preload){copy, function};
+  return true;
+}
+
+void concur_worker_settings_break(concur_worker_settings *settings, concur_message *cause) {
+  uv_mutex_lock(&settings->mutex);
+  if (settings->cause == NULL) {
+    settings->cause = cause;
+    cause = NULL;
+  }
+  atomic_store(&settings->broken, true);
+  uv_mutex_unlock(&settings->mutex);
+  concur_message_free(cause);
+}
+
+concur_message *concur_worker_settings_cause(concur_worker_settings *settings) {
+  concur_message *copy = NULL;
+  uv_mutex_lock(&settings->mutex);
+  if (settings->cause != NULL) {
+    copy = concur_message_from_bytes(settings->cause->bytes, settings->cause->size);
+  }
+  uv_mutex_unlock(&settings->mutex);
+  return copy;
+}
+
+/* ---- the default pool's slot ---- */
+
+concur_shared_pool *concur_shared_pool_new(void) {
+  concur_shared_pool *shared = calloc(1, sizeof *shared);
+  if (shared == NULL) return NULL;
+  if (uv_mutex_init(&shared->mutex) != 0) {
+    free(shared);
+    return NULL;
+  }
+  atomic_init(&shared->references, 1);
+  return shared;
+}
+
+void concur_shared_pool_retain(concur_shared_pool *shared) {
+  atomic_fetch_add(&shared->references, 1);
+}
+
+void concur_shared_pool_release(concur_shared_pool *shared) {
+  if (atomic_fetch_sub(&shared->references, 1) != 1) return;
+  if (shared->pool != NULL) concur_pool_release(shared->pool);
+  concur_worker_settings *settings = shared->settings;
+  uv_mutex_destroy(&shared->mutex);
+  free(shared);
+  if (settings != NULL) concur_worker_settings_release(settings);
+}

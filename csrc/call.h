@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A call: the job that runs a Lua function in a worker's state.  No Lua here.
+ *
+ * The owner (executor.c, on its loop's thread) fills in `input` and reads `output`; the worker
+ * (worker.c, on a pool thread) does the reverse.  Between them the pool and the mailbox order their
+ * accesses.  Fields below "owner" are touched by the owner's thread alone.
+ *
+ * Worker settings say how to make the Lua states of one pool: shared by its threads and its owner,
+ * reference-counted.  The default pool's slot is shared by a state, its workers, theirs, and so on.
+ */
+#ifndef CONCUR_CALL_H
+#define CONCUR_CALL_H
+
+#include "heap.h"
+#include "message.h"
+#include "pool.h"
+
+typedef struct concur_call concur_call;
+typedef struct concur_worker_settings concur_worker_settings;
+typedef struct concur_shared_pool concur_shared_pool;
+
+typedef enum concur_call_outcome {
+  CONCUR_CALL_RESULTS,   /* output: the results */
+  CONCUR_CALL_ERROR,     /* output: is_library, error, message, traceback; NULL: out of memory */
+  CONCUR_CALL_CANCELLED, /* it ended by its own cancellation */
+  CONCUR_CALL_BROKEN     /* it could not run: output is the error of the pool's init */
+} concur_call_outcome;
+
+struct concur_call {
+  concur_job job;
+  concur_message *input;  /* owned; the function and its arguments */
+  concur_message *output; /* owned; NULL until it has run */
+  uint8_t outcome;        /* concur_call_outcome; valid once the job has ended */
+  uint32_t retries;       /* how often it is tried again after an error */
+  atomic_uint interrupts; /* how often its Lua code was told to end by force */
+  concur_worker_settings *settings; /* one reference */
+  char *name;                       /* owned; NULL: not named */
+
+  /* owner */
+  struct concur_executor *executor; /* through which it was submitted; borrowed until the reply */
+  struct concur_future *future;     /* anchored by `slot`; valid until the reply */
+  int slot;
+  concur_node link;            /* in the runtime's list of jobs in flight */
+  bool abandon;                /* cancelling does not wait for the job's end */
+  uint64_t interrupt_after_ns; /* after cancel; CONCUR_NEVER: not at all; the worker looks too */
+  concur_timer interrupt_timer;
+  bool holds_loop;             /* counted in loop->external_refs */
+};
+
+/* A C function that the host has put into package.preload. */
+typedef struct concur_preload {
+  char *name; /* owned */
+  void (*function)(void);
+} concur_preload;
+
+struct concur_worker_settings {
+  atomic_int references;
+  char *name;                  /* owned; of the pool */
+  concur_message *environment; /* owned; package.path and so on; set before the first job */
+  concur_message *init;        /* owned; a function, or NULL */
+  concur_preload *preloads;    /* owned array */
+  uint32_t preload_count;
+  uint32_t max_jobs;           /* jobs that one state runs; 0: no limit */
+  size_t max_memory;           /* bytes that one state may hold; 0: no limit */
+  concur_shared_pool *shared;  /* one reference */
+  uv_mutex_t mutex;
+  concur_message *cause;       /* owned, guarded: why init failed; NULL: it did not */
+  atomic_bool broken;          /* `cause` is set, or memory was too short for it */
+};
+
+/* The slot of the default pool. */
+struct concur_shared_pool {
+  atomic_int references;
+  uv_mutex_t mutex;
+  concur_pool *pool;                /* guarded; one reference, or NULL */
+  concur_worker_settings *settings; /* guarded; one reference, or NULL */
+  bool closed;                      /* guarded: the state that began it all has closed */
+};
+
+/* A call that owns `input` (freed on failure too, then NULL is returned).  `name` is copied. */
+concur_call *concur_call_new(concur_pool *pool, concur_mailbox *reply,
+                             concur_worker_settings *settings, concur_message *input,
+                             const char *name);
+
+/* NULL when out of memory. `shared` is retained; `name` is copied. */
+concur_worker_settings *concur_worker_settings_new(const char *name, concur_shared_pool *shared);
+void concur_worker_settings_retain(concur_worker_settings *settings);
+void concur_worker_settings_release(concur_worker_settings *settings);
+/* Adds a host's C module; false when out of memory. */
+bool concur_worker_settings_preload(concur_worker_settings *settings, const char *name,
+                                    void (*function)(void));
+/* [any thread] Marks the pool as broken; takes the message, which may be NULL. */
+void concur_worker_settings_break(concur_worker_settings *settings, concur_message *cause);
+/* [any thread] A copy of the cause, or NULL. */
+concur_message *concur_worker_settings_cause(concur_worker_settings *settings);
+
+concur_shared_pool *concur_shared_pool_new(void);
+void concur_shared_pool_retain(concur_shared_pool *shared);
+void concur_shared_pool_release(concur_shared_pool *shared);
+
+#endif

@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The environment of a worker's state: how `require` finds in it what it finds in the state that
+ * made the pool.  Captured once per pool, at its first job, on the owner's thread; applied to every
+ * state that a worker of the pool makes.
+ */
+#ifndef CONCUR_ENVIRONMENT_H
+#define CONCUR_ENVIRONMENT_H
+
+#include <lua.h>
+
+#include "call.h"
+
+/* [owner's thread] Fills in settings->environment and settings->preloads from L's `package`.
+   Raises. */
+void concur_environment_capture(lua_State *L, concur_worker_settings *settings);
+
+/* [worker thread] Sets L's `package` up.  Raises. */
+void concur_environment_apply(lua_State *L, const concur_worker_settings *settings);
+
+#endif

@@ -1,0 +1,240 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * See interrupt.h.
+ *
+ * A hook belongs to one coroutine, so the handler sets it on all that may be running: the state's
+ * main thread, the innermost coroutine that coroutine.resume or wrap is running, and the task that
+ * runs.  Hooks on the others do no harm: after an interrupt the state is not used again.
+ */
+#include "interrupt.h"
+
+#include <lauxlib.h>
+#include <signal.h>
+
+#include "fiber.h"
+
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define CONCUR_POLL_INTERRUPTS 1
+#endif
+#endif
+#if defined(__SANITIZE_THREAD__) || defined(_WIN32)
+#define CONCUR_POLL_INTERRUPTS 1
+#endif
+#ifndef CONCUR_POLL_INTERRUPTS
+#define CONCUR_POLL_INTERRUPTS 0
+#include <pthread.h>
+#endif
+
+enum {
+  POLL_INSTRUCTIONS = 10000, /* instructions between two looks, where signals cannot be used */
+  PERSISTENT = 2             /* from this interrupt on, the error comes again and again */
+};
+
+/* The worker whose call runs on this thread. */
+#if defined(__GNUC__) && !defined(_WIN32)
+static _Thread_local concur_worker *running __attribute__((tls_model("initial-exec")));
+#else
+static _Thread_local concur_worker *running;
+#endif
+
+static void on_hook(lua_State *L, lua_Debug *activation);
+
+/* Raises the call's Cancelled in L.  [in the hook] */
+static void raise_cancelled(lua_State *L, concur_worker *worker) {
+  concur_scheduler *scheduler = worker->runtime->scheduler;
+  worker->worn = true;
+  luaL_checkstack(L, LUA_MINSTACK, NULL);
+  concur_scope_cancel(scheduler, worker->scope);
+  concur_scope_push_cancelled(L, worker->runtime, worker->scope);
+  lua_error(L);
+}
+
+static void on_hook(lua_State *L, lua_Debug *activation) {
+  (void)activation;
+  concur_worker *worker = running;
+  unsigned interrupts =
+      worker != NULL && worker->scope != NULL ? atomic_load(&worker->call->interrupts) : 0;
+  if (interrupts == 0) {
+    if (!CONCUR_POLL_INTERRUPTS) lua_sethook(L, NULL, 0, 0);
+    return;
+  }
+  if (interrupts >= PERSISTENT) {
+    lua_sethook(L, on_hook, LUA_MASKCOUNT, 1);
+  } else if (worker->interrupts_seen == interrupts) {
+    return; /* it had its one error for this interrupt (only a polling hook is still there) */
+  } else if (!CONCUR_POLL_INTERRUPTS) {
+    lua_sethook(L, NULL, 0, 0);
+  }
+  worker->interrupts_seen = interrupts;
+  raise_cancelled(L, worker);
+}
+
+/* Sets the hook wherever Lua code of this worker may be running. */
+static void hook_everywhere(concur_worker *worker) {
+  lua_sethook(worker->L, on_hook, LUA_MASKCOUNT, 1);
+  if (worker->nested != NULL) lua_sethook(worker->nested, on_hook, LUA_MASKCOUNT, 1);
+  const concur_fiber *fiber = worker->runtime->scheduler->current;
+  if (fiber != NULL && fiber->leaf != NULL) lua_sethook(fiber->leaf, on_hook, LUA_MASKCOUNT, 1);
+}
+
+/* ---- telling the thread ---- */
+
+#if CONCUR_POLL_INTERRUPTS
+
+static void poke_thread(uv_thread_t id) {
+  (void)id; /* the hook looks by itself */
+}
+
+static void install(void) {
+}
+
+#else
+
+static struct sigaction old_action; /* written once, before the handler is installed */
+
+/* [on the worker's thread, at any point of its code] */
+static void on_signal(int number, siginfo_t *info, void *context) {
+  concur_worker *worker = running;
+  if (worker != NULL) {
+    if (atomic_load(&worker->call->interrupts) > 0) hook_everywhere(worker);
+  } else if ((old_action.sa_flags & SA_SIGINFO) != 0) {
+    old_action.sa_sigaction(number, info, context);
+  } else if (old_action.sa_handler != SIG_DFL && old_action.sa_handler != SIG_IGN) {
+    old_action.sa_handler(number);
+  }
+}
+
+static void install_handler(void) {
+  struct sigaction action = {.sa_sigaction = on_signal,
+                             .sa_flags = SA_RESTART | SA_ONSTACK | SA_SIGINFO};
+  sigemptyset(&action.sa_mask);
+  sigaction(SIGURG, NULL, &old_action);
+  sigaction(SIGURG, &action, NULL);
+}
+
+static uv_once_t install_once = UV_ONCE_INIT;
+
+static void install(void) {
+  uv_once(&install_once, install_handler);
+}
+
+static void poke_thread(uv_thread_t id) {
+  pthread_kill(id, SIGURG);
+}
+
+#endif
+
+void concur_interrupt_call(concur_call *call) {
+  install();
+  atomic_fetch_add(&call->interrupts, 1);
+  concur_pool_poke(&call->job, poke_thread);
+}
+
+static bool wants_interrupt(concur_job *job) {
+  if (job->run != concur_worker_run || !concur_job_is_cancelled(job)) return false;
+  atomic_fetch_add(&concur_container_of(job, concur_call, job)->interrupts, 1);
+  return true;
+}
+
+void concur_interrupt_pool(concur_pool *pool) {
+  install();
+  concur_pool_poke_running(pool, wants_interrupt, poke_thread);
+}
+
+/* ---- around a call ---- */
+
+void concur_interrupt_begin(concur_worker *worker) {
+  worker->nested = NULL;
+  worker->interrupts_seen = 0;
+  if (CONCUR_POLL_INTERRUPTS && worker->call->interrupt_after_ns != CONCUR_NEVER) {
+    lua_sethook(worker->L, on_hook, LUA_MASKCOUNT, POLL_INSTRUCTIONS);
+  }
+  running = worker;
+  atomic_signal_fence(memory_order_seq_cst);
+  /* An interrupt that came earlier found nobody to hook. */
+  if (atomic_load(&worker->call->interrupts) > 0) hook_everywhere(worker);
+}
+
+void concur_interrupt_end(concur_worker *worker) {
+  running = NULL;
+  atomic_signal_fence(memory_order_seq_cst);
+  lua_sethook(worker->L, NULL, 0, 0);
+}
+
+/* ---- coroutines that are known ---- */
+
+/* Resumes `co` with the `count` values on top of L's stack.  Returns the number of results moved
+   to L, or -1 with the error on top of L's stack. */
+static int resume_tracked(lua_State *L, lua_State *co, int count) {
+  concur_worker *worker = lua_touserdata(L, lua_upvalueindex(1));
+  int results;
+  if (!lua_checkstack(co, count)) {
+    lua_pushliteral(L, "too many arguments to resume");
+    return -1;
+  }
+  lua_xmove(L, co, count);
+  lua_State *outer = worker->nested;
+  worker->nested = co;
+  int status = lua_resume(co, L, count, &results);
+  worker->nested = outer;
+  if (worker == running && atomic_load(&worker->call->interrupts) >= PERSISTENT) {
+    hook_everywhere(worker); /* what runs now is another coroutine than the one that was hooked */
+  }
+  if (status != LUA_OK && status != LUA_YIELD) {
+    lua_xmove(co, L, 1);
+    return -1;
+  }
+  if (!lua_checkstack(L, results + 1)) {
+    lua_pop(co, results);
+    lua_pushliteral(L, "too many results to resume");
+    return -1;
+  }
+  lua_xmove(co, L, results);
+  return results;
+}
+
+static int l_resume(lua_State *L) {
+  luaL_checktype(L, 1, LUA_TTHREAD);
+  int results = resume_tracked(L, lua_tothread(L, 1), lua_gettop(L) - 1);
+  lua_pushboolean(L, results >= 0);
+  if (results < 0) results = 1;
+  lua_insert(L, -(results + 1));
+  return results + 1;
+}
+
+/* Upvalues: the worker, the coroutine. */
+static int l_wrapped(lua_State *L) {
+  lua_State *co = lua_tothread(L, lua_upvalueindex(2));
+  int results = resume_tracked(L, co, lua_gettop(L));
+  if (results >= 0) return results;
+  int status = lua_status(co);
+  if (status != LUA_OK && status != LUA_YIELD) {
+    /* It died: close what it left open; an error in there replaces the first one. */
+    if (lua_resetthread(co) != LUA_OK && lua_gettop(co) > 0) lua_xmove(co, L, 1);
+  }
+  if (lua_type(L, -1) == LUA_TSTRING) {
+    luaL_where(L, 1);
+    lua_insert(L, -2);
+    lua_concat(L, 2);
+  }
+  return lua_error(L);
+}
+
+static int l_wrap(lua_State *L) {
+  luaL_checktype(L, 1, LUA_TFUNCTION);
+  lua_pushvalue(L, lua_upvalueindex(1));
+  lua_State *co = lua_newthread(L);
+  lua_pushvalue(L, 1);
+  lua_xmove(L, co, 1);
+  lua_pushcclosure(L, l_wrapped, 2);
+  return 1;
+}
+
+void concur_interrupt_open(lua_State *L, concur_worker *worker) {
+  const luaL_Reg functions[] = {{"resume", l_resume}, {"wrap", l_wrap}, {NULL, NULL}};
+  lua_getglobal(L, "coroutine");
+  lua_pushlightuserdata(L, worker);
+  luaL_setfuncs(L, functions, 1);
+  lua_pop(L, 1);
+}

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Interrupts: ending Lua code that a worker runs and that does not look at its token.
+ *
+ * A call that was cancelled may be told to end by force.  The worker's thread gets a signal
+ * (SIGURG, which by default does nothing); the handler sets a debug hook on whatever runs in that
+ * worker, and the hook raises the call's Cancelled.  Code that swallows it gets the error again at
+ * every instruction after a second interrupt.  Without an interrupt no hook is installed, since
+ * any hook halves the speed of Lua.
+ *
+ * Under ThreadSanitizer and on systems without such signals, calls that have `interrupt_after`
+ * run with a counting hook that looks for the request; the others cannot be interrupted.
+ */
+#ifndef CONCUR_INTERRUPT_H
+#define CONCUR_INTERRUPT_H
+
+#include "worker.h"
+
+/* [worker thread] Around the Lua code of a call. */
+void concur_interrupt_begin(concur_worker *worker);
+void concur_interrupt_end(concur_worker *worker);
+
+/* [worker thread] Replaces coroutine.resume and coroutine.wrap by ones that tell which coroutine
+   runs; the `coroutine` table is a global of the state. */
+void concur_interrupt_open(lua_State *L, concur_worker *worker);
+
+/* [any thread that knows the call to be alive] Tells the call's Lua code to end, if it runs. */
+void concur_interrupt_call(concur_call *call);
+
+/* [any thread] The same for every call of the pool that was asked to stop. */
+void concur_interrupt_pool(concur_pool *pool);
+
+#endif

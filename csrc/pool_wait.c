@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * See pool_wait.h.
+ *
+ * Fibers that wait for an event of a pool form a list in the executor.  While it is not empty, one
+ * watch is with the pool; its mail wakes the first fiber (room) or all of them (end).  A waiting
+ * fiber counts in loop->external_refs: the pool's threads will bring what it waits for.
+ */
+#include "pool_wait.h"
+
+#include <stdlib.h>
+
+#include "await.h"
+
+typedef struct pool_watch {
+  concur_watch watch;
+  concur_executor *executor; /* holds a reference */
+  concur_pool_event event;
+} pool_watch;
+
+static concur_loop *loop_of(const concur_executor *executor) {
+  return executor->owner->runtime->scheduler->loop;
+}
+
+static void watch_free(pool_watch *watch) {
+  concur_mailbox_release(watch->watch.reply);
+  free(watch);
+}
+
+/* Wakes waiting fibers; they find out by themselves how things are. */
+static void waiters_wake(concur_executor *executor, concur_node *waiters, bool all) {
+  concur_node *node;
+  while ((node = concur_list_pop(waiters)) != NULL) {
+    concur_waiter *waiter = concur_container_of(node, concur_waiter, node);
+    loop_of(executor)->external_refs--;
+    waiter->notify(waiter, executor);
+    if (!all) return;
+  }
+}
+
+static void executor_watch(concur_executor *executor, concur_pool_event event, pool_watch *watch) {
+  executor->watches[event] = &watch->watch;
+  concur_pool_watch(executor->pool, event, &watch->watch);
+}
+
+static void on_event(concur_mail *mail, void *owner) {
+  pool_watch *watch = concur_container_of(mail, pool_watch, watch.mail);
+  concur_executor *executor = watch->executor;
+  concur_node *waiters = &executor->waiters[watch->event];
+  (void)owner;
+  executor->watches[watch->event] = NULL;
+  waiters_wake(executor, waiters, watch->event == CONCUR_POOL_ENDED);
+  if (!concur_list_empty(waiters)) {
+    executor_watch(executor, watch->event, watch); /* for the next one */
+    return;
+  }
+  watch_free(watch);
+  concur_executor_release(executor);
+}
+
+static void on_event_dropped(concur_mail *mail) {
+  watch_free(concur_container_of(mail, pool_watch, watch.mail));
+}
+
+/* Sees to it that a watch is with the pool.  Raises when out of memory. */
+static void executor_need_watch(lua_State *L, concur_executor *executor, concur_pool_event event) {
+  if (executor->watches[event] != NULL) return;
+  pool_watch *watch = calloc(1, sizeof *watch);
+  if (watch == NULL) luaL_error(L, "not enough memory");
+  watch->watch.mail.deliver = on_event;
+  watch->watch.mail.drop = on_event_dropped;
+  watch->watch.reply = loop_of(executor)->mailbox;
+  concur_mailbox_retain(watch->watch.reply);
+  watch->executor = executor;
+  watch->event = event;
+  executor->references++;
+  executor_watch(executor, event, watch);
+}
+
+/* The wait is cancelled, or its time is over. */
+static bool on_abort(concur_fiber *fiber) {
+  concur_executor *executor = fiber->target;
+  loop_of(executor)->external_refs--;
+  concur_node_unlink(&fiber->waiter.node);
+  return true;
+}
+
+static void on_detach(concur_fiber *fiber) {
+  if (concur_node_linked(&fiber->waiter.node)) (void)on_abort(fiber);
+}
+
+static const concur_wait wait_room = {"executor:submit", on_abort, on_detach, false};
+static const concur_wait wait_end = {"executor:shutdown", on_abort, on_detach, false};
+
+bool concur_pool_room_is_wanted(const concur_executor *executor) {
+  return !concur_list_empty(&executor->waiters[CONCUR_POOL_ROOM]);
+}
+
+int concur_pool_wait_room(lua_State *L, concur_fiber *fiber, concur_executor *executor, bool again,
+                          concur_resume resume) {
+  concur_node *waiters = &executor->waiters[CONCUR_POOL_ROOM];
+  executor_need_watch(L, executor, CONCUR_POOL_ROOM);
+  loop_of(executor)->external_refs++;
+  if (again) {
+    concur_list_prepend(waiters, &fiber->waiter.node);
+  } else {
+    concur_list_append(waiters, &fiber->waiter.node);
+  }
+  return concur_fiber_park(L, fiber, &wait_room, executor, resume);
+}
+
+int concur_pool_wait_end(lua_State *L, concur_fiber *fiber, concur_executor *executor,
+                         uint64_t timeout_ns, concur_resume resume) {
+  executor_need_watch(L, executor, CONCUR_POOL_ENDED);
+  if (timeout_ns != CONCUR_NEVER) {
+    concur_fiber_arm(L, fiber, concur_deadline_after(loop_of(executor), timeout_ns));
+  }
+  loop_of(executor)->external_refs++;
+  concur_list_append(&executor->waiters[CONCUR_POOL_ENDED], &fiber->waiter.node);
+  return concur_fiber_park(L, fiber, &wait_end, executor, resume);
+}
+
+void concur_pool_wait_close(concur_executor *executor) {
+  for (int event = 0; event < CONCUR_POOL_EVENTS; event++) {
+    concur_watch *watch = executor->watches[event];
+    executor->watches[event] = NULL;
+    if (watch == NULL) continue;
+    executor->references--;
+    if (concur_pool_unwatch(executor->pool, watch)) {
+      watch_free(concur_container_of(watch, pool_watch, watch));
+    }
+  }
+}
+
+/* ---- a call ---- */
+
+/* Cancelled: the call is asked to stop.  Its end wakes the fiber, whenever that is. */
+static bool on_call_abort(concur_fiber *fiber) {
+  concur_future *future = fiber->target;
+  future->ops->cancel_quietly(fiber->scheduler->runtime, future);
+  return false;
+}
+
+static void on_call_detach(concur_fiber *fiber) {
+  concur_future *future = fiber->target;
+  concur_node_unlink(&fiber->waiter.node);
+  if (!concur_future_settled(future)) (void)on_call_abort(fiber);
+}
+
+static const concur_wait wait_call = {"to_thread", on_call_abort, on_call_detach, false};
+
+static int call_ended(lua_State *L, concur_fiber *fiber) {
+  concur_future *future = lua_touserdata(L, 1);
+  bool failed = future->state == CONCUR_FAILED;
+  if (future->cancel_requested && concur_fiber_cancelled(fiber) && !failed) {
+    return concur_fiber_raise_cancelled(L, fiber);
+  }
+  return concur_await_results(L, fiber, 1, future);
+}
+
+int concur_pool_wait_call(lua_State *L, concur_fiber *fiber) {
+  concur_future *future = lua_touserdata(L, 1);
+  future->retrieved = true; /* whatever comes is raised here */
+  if (concur_future_settled(future)) return call_ended(L, fiber);
+  concur_list_append(&future->waiters, &fiber->waiter.node);
+  return concur_fiber_park(L, fiber, &wait_call, future, call_ended);
+}

@@ -1,0 +1,405 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * See worker.h.  Every step that touches Lua, the making of the state included, runs under a
+ * protected call; what fails there becomes the outcome of the call that is at work.
+ */
+#include "worker.h"
+
+#include <lauxlib.h>
+#include <lualib.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "environment.h"
+#include "fiber.h"
+#include "interrupt.h"
+#include "platform.h"
+#include "run.h"
+#include "transfer.h"
+
+const char *concur_call_title(const concur_call *call) {
+  return call->name != NULL ? call->name : "a call";
+}
+
+/* ---- memory ---- */
+
+/* lua_Alloc of worker states: counts, and refuses growth beyond the limit. */
+static void *worker_allocate(void *user, void *block, size_t old_size, size_t size) {
+  concur_worker *worker = user;
+  size_t old = block == NULL ? 0 : old_size; /* of a new block, old_size is its type */
+  if (size == 0) {
+    free(block);
+    worker->memory -= old;
+    return NULL;
+  }
+  size_t limit = worker->memory_limit;
+  if (limit != 0 && size > old && worker->memory + (size - old) > limit) {
+    worker->hit_limit = true;
+    return NULL;
+  }
+  void *grown = realloc(block, size);
+  if (grown != NULL) worker->memory = worker->memory - old + size;
+  return grown;
+}
+
+/* ---- functions that behave differently in a worker ---- */
+
+/* print, with the whole line in one write: lines of several workers do not mix. */
+static int l_print(lua_State *L) {
+  int count = lua_gettop(L);
+  luaL_Buffer line;
+  luaL_buffinit(L, &line);
+  for (int i = 1; i <= count; i++) {
+    if (i > 1) luaL_addchar(&line, '\t');
+    (void)luaL_tolstring(L, i, NULL);
+    luaL_addvalue(&line);
+  }
+  luaL_addchar(&line, '\n');
+  luaL_pushresult(&line);
+  size_t size;
+  const char *text = lua_tolstring(L, -1, &size);
+  fwrite(text, 1, size, stdout);
+  fflush(stdout);
+  return 0;
+}
+
+/* os.exit: ends the program and says who did it.  The other threads are not waited for, and exit()
+   would run clean-up that they may be using. */
+static int l_exit(lua_State *L) {
+  concur_worker *worker = lua_touserdata(L, lua_upvalueindex(1));
+  int code = lua_isboolean(L, 1) ? (lua_toboolean(L, 1) ? EXIT_SUCCESS : EXIT_FAILURE)
+                                 : (int)luaL_optinteger(L, 1, EXIT_SUCCESS);
+  fprintf(stderr, "concur: os.exit(%d) was called by %s%s%s in a worker of %s: the program ends\n",
+          code, worker->call != NULL && worker->call->name != NULL ? "job '" : "",
+          worker->call != NULL ? concur_call_title(worker->call) : "the pool's init",
+          worker->call != NULL && worker->call->name != NULL ? "'" : "", worker->settings->name);
+  fflush(stdout);
+  fflush(stderr);
+  _Exit(code);
+}
+
+static void replace_functions(lua_State *L, concur_worker *worker) {
+  lua_pushcfunction(L, l_print);
+  lua_setglobal(L, "print");
+  lua_getglobal(L, "os");
+  lua_pushlightuserdata(L, worker);
+  lua_pushcclosure(L, l_exit, 1);
+  lua_setfield(L, -2, "exit");
+  lua_pop(L, 1);
+}
+
+/* ---- the loop of a worker ---- */
+
+/* [any place in the worker's thread] The state's loop was made: the first wait of a call. */
+static void on_loop_made(concur_runtime *runtime, concur_loop *loop);
+
+static void on_blocking(concur_loop *loop, bool begins) {
+  concur_worker *worker = loop->runtime->worker;
+  /* Only who waits for other jobs makes room for them: sleeping and I/O end by themselves. */
+  if (begins ? loop->external_refs > 0 : worker->thread->blocked) {
+    concur_pool_block(worker->thread, begins);
+  }
+}
+
+/* Lets the running call be reached through its loop; a cancellation that came before counts. */
+static void worker_listen(concur_worker *worker) {
+  concur_scheduler *scheduler = worker->runtime->scheduler;
+  if (scheduler->loop == NULL || worker->call == NULL) return;
+  if (concur_thread_set_mailbox(worker->thread, scheduler->loop->mailbox) &&
+      worker->scope != NULL) {
+    concur_scope_cancel(scheduler, worker->scope);
+  }
+}
+
+static void on_loop_made(concur_runtime *runtime, concur_loop *loop) {
+  loop->blocking = on_blocking;
+  worker_listen(runtime->worker);
+}
+
+void concur_worker_on_cancel(concur_mail *mail, void *owner) {
+  concur_call *call = concur_container_of(mail, concur_call, job.cancel_mail);
+  concur_loop *loop = owner;
+  concur_worker *worker = loop->runtime->worker;
+  if (worker != NULL && worker->call == call && worker->scope != NULL) {
+    concur_scope_cancel(worker->runtime->scheduler, worker->scope);
+  }
+  concur_job_release(&call->job);
+}
+
+void concur_worker_drop_cancel(concur_mail *mail) {
+  concur_job_release(&concur_container_of(mail, concur_call, job.cancel_mail)->job);
+}
+
+/* ---- making a state ---- */
+
+/* Argument: the worker.  Opens the libraries and concur. */
+static int l_bootstrap(lua_State *L) {
+  concur_worker *worker = lua_touserdata(L, 1);
+  luaL_openlibs(L);
+  luaL_requiref(L, "concur.core", luaopen_concur_core, 0);
+  lua_pop(L, 1);
+  worker->runtime = concur_runtime_find(L);
+  worker->runtime->worker = worker;
+  worker->runtime->loop_made = on_loop_made;
+  replace_functions(L, worker);
+  concur_interrupt_open(L, worker);
+  concur_environment_apply(L, worker->settings);
+  return 0;
+}
+
+static int l_init(lua_State *L) {
+  concur_worker *worker = lua_touserdata(L, 1);
+  (void)concur_decode(L, worker->settings->init);
+  lua_call(L, 0, 0);
+  return 0;
+}
+
+/* ---- errors on their way out ---- */
+
+static int l_tostring(lua_State *L) {
+  (void)luaL_tolstring(L, 1, NULL);
+  return 1;
+}
+
+/* Pushes the text of the error at index 1, whatever its __tostring does. */
+static void push_error_text(lua_State *L) {
+  lua_pushcfunction(L, l_tostring);
+  lua_pushvalue(L, 1);
+  if (lua_pcall(L, 1, 1, 0) == LUA_OK) return;
+  lua_pop(L, 1);
+  lua_pushfstring(L, "(a %s whose __tostring fails)", luaL_typename(L, 1));
+}
+
+/* Pushes where the error at index 1 was raised first: a string, or nil. */
+static void push_error_traceback(lua_State *L, const concur_runtime *runtime) {
+  concur_fiber_push_trace(L, &runtime->scheduler->top, 1);
+  if (lua_isnil(L, -1) && concur_error_test(L, runtime, 1)) {
+    lua_pop(L, 1);
+    lua_pushliteral(L, "traceback");
+    lua_rawget(L, 1);
+  }
+}
+
+/* Arguments: the error, whether its value crosses.  Returns a message, as light userdata, of:
+   is_library, error, text, traceback. */
+static int l_encode_error(lua_State *L) {
+  concur_runtime *runtime = concur_runtime_find(L);
+  bool with_value = lua_toboolean(L, 2);
+  lua_pushboolean(L, with_value && concur_error_test(L, runtime, 1));
+  if (with_value) {
+    lua_pushvalue(L, 1);
+  } else {
+    lua_pushnil(L);
+  }
+  push_error_text(L);
+  push_error_traceback(L, runtime);
+  lua_pushlightuserdata(L, concur_encode(L, 3, 4, "error"));
+  return 1;
+}
+
+/* The error on top of the stack, popped, as a message.  Its value is left out when it cannot cross;
+   NULL when memory is too short. */
+static concur_message *take_error(lua_State *L) {
+  concur_message *message = NULL;
+  int index = lua_gettop(L);
+  for (int with_value = 1; with_value >= 0 && message == NULL; with_value--) {
+    lua_pushcfunction(L, l_encode_error);
+    lua_pushvalue(L, index);
+    lua_pushboolean(L, with_value);
+    if (lua_pcall(L, 2, 1, 0) == LUA_OK) message = lua_touserdata(L, -1);
+    lua_settop(L, index);
+  }
+  lua_pop(L, 1);
+  return message;
+}
+
+/* ---- a worker's life ---- */
+
+static void worker_free(void *local) {
+  concur_worker *worker = local;
+  worker->memory_limit = 0; /* finalizers must be able to run */
+  if (worker->L != NULL) lua_close(worker->L);
+  concur_worker_settings_release(worker->settings);
+  free(worker);
+}
+
+/* Calls a function with the worker as its argument, protected, with tracebacks. */
+static int worker_pcall(concur_worker *worker, lua_CFunction function) {
+  lua_State *L = worker->L;
+  lua_settop(L, 0);
+  lua_pushcfunction(L, concur_traceback_handler);
+  lua_pushcfunction(L, function);
+  lua_pushlightuserdata(L, worker);
+  return lua_pcall(L, 1, LUA_MULTRET, 1);
+}
+
+/* A new worker for the thread; NULL when memory is too short for one.  When its init fails, the
+   pool is marked as broken. */
+static concur_worker *worker_new(concur_call *call, concur_thread *thread) {
+  concur_worker *worker = calloc(1, sizeof *worker);
+  if (worker == NULL) return NULL;
+  worker->thread = thread;
+  worker->settings = call->settings;
+  concur_worker_settings_retain(worker->settings);
+  char title[32];
+  snprintf(title, sizeof title, "%.24s-%u", worker->settings->name, (unsigned)thread->number);
+  concur_platform_name_thread(title);
+  worker->L = lua_newstate(worker_allocate, worker);
+  if (worker->L == NULL) goto fail;
+  lua_pushcfunction(worker->L, l_bootstrap);
+  lua_pushlightuserdata(worker->L, worker);
+  if (lua_pcall(worker->L, 1, 0, 0) != LUA_OK) {
+    if (worker->runtime == NULL) goto fail; /* out of memory, that early */
+    concur_worker_settings_break(worker->settings, take_error(worker->L));
+  } else if (worker->settings->init != NULL && worker_pcall(worker, l_init) != LUA_OK) {
+    concur_worker_settings_break(worker->settings, take_error(worker->L));
+  }
+  lua_settop(worker->L, 0);
+  worker->memory_limit = worker->settings->max_memory;
+  return worker;
+fail:
+  worker_free(worker);
+  return NULL;
+}
+
+/* ---- running a call ---- */
+
+/* Replaces "module.function" at `index`, the top of the stack, by the function. */
+static void resolve_name(lua_State *L, int index) {
+  const char *name = lua_tostring(L, index);
+  const char *dot = strrchr(name, '.');
+  if (dot == NULL) {
+    if (lua_getglobal(L, name) == LUA_TFUNCTION) {
+      lua_replace(L, index);
+      return;
+    }
+    luaL_error(L, "there is no global function '%s' in the worker (write 'module.function')", name);
+  }
+  luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+  lua_pushlstring(L, name, (size_t)(dot - name));
+  if (lua_gettable(L, -2) == LUA_TNIL) {
+    lua_getglobal(L, "require");
+    lua_pushlstring(L, name, (size_t)(dot - name));
+    lua_call(L, 1, 1);
+  }
+  if (!lua_istable(L, -1) || lua_getfield(L, -1, dot + 1) == LUA_TNIL) {
+    lua_pushlstring(L, name, (size_t)(dot - name));
+    luaL_error(L, "module '%s' has no function '%s'", lua_tostring(L, -1), dot + 1);
+  }
+  lua_replace(L, index);
+  lua_settop(L, index);
+}
+
+/* Argument: the worker.  Decodes, calls, encodes the results. */
+static int l_call(lua_State *L) {
+  concur_worker *worker = lua_touserdata(L, 1);
+  concur_call *call = worker->call;
+  concur_scheduler *scheduler = worker->runtime->scheduler;
+  int count = concur_decode(L, call->input);
+  if (lua_type(L, 2) == LUA_TSTRING) {
+    lua_pushvalue(L, 2);
+    resolve_name(L, lua_gettop(L));
+    lua_replace(L, 2);
+  }
+  worker->scope = concur_scope_enter(L, &scheduler->top);
+  worker_listen(worker);
+  concur_interrupt_begin(worker);
+  lua_call(L, count - 1, LUA_MULTRET);
+  concur_interrupt_end(worker);
+  call->output = concur_encode(L, 2, lua_gettop(L) - 1, "result");
+  call->outcome = CONCUR_CALL_RESULTS;
+  return 0;
+}
+
+/* Arguments: the worker.  After the call: leaves its scope, ends what it left behind. */
+static int l_leave(lua_State *L) {
+  concur_worker *worker = lua_touserdata(L, 1);
+  concur_scheduler *scheduler = worker->runtime->scheduler;
+  if (scheduler->task_count > 0) concur_run_end_tasks(L, worker->runtime);
+  if (worker->scope != NULL) {
+    concur_scope *scope = worker->scope;
+    worker->scope = NULL;
+    (void)concur_scope_leave(L, &scheduler->top, scope);
+  }
+  concur_fiber_clear_trace(L, &scheduler->top);
+  return 0;
+}
+
+/* Argument: the limit. */
+static int l_memory_text(lua_State *L) {
+  lua_pushfstring(L, "not enough memory: the worker's state has reached max_memory (%f bytes)",
+                  lua_tonumber(L, 1));
+  return 1;
+}
+
+/* The error of the call is on top of the stack; popped. */
+static void call_failed(concur_worker *worker, concur_call *call) {
+  lua_State *L = worker->L;
+  uint64_t scope_id = worker->scope != NULL ? worker->scope->id : 0;
+  concur_message_free(call->output);
+  call->output = NULL;
+  if (scope_id != 0 && concur_cancelled_id(L, worker->runtime, -1) == scope_id) {
+    call->outcome = CONCUR_CALL_CANCELLED;
+    lua_pop(L, 1);
+    return;
+  }
+  call->outcome = CONCUR_CALL_ERROR;
+  size_t limit = worker->memory_limit;
+  worker->memory_limit = 0; /* the report must not fail for the same reason */
+  if (worker->hit_limit && lua_type(L, -1) == LUA_TSTRING) {
+    lua_pop(L, 1);
+    lua_pushcfunction(L, l_memory_text);
+    lua_pushnumber(L, (lua_Number)limit);
+    (void)lua_pcall(L, 1, 1, 0);
+  }
+  call->output = take_error(L);
+  worker->memory_limit = limit;
+}
+
+static void worker_call_once(concur_worker *worker, concur_call *call) {
+  lua_State *L = worker->L;
+  worker->hit_limit = false;
+  bool failed = worker_pcall(worker, l_call) != LUA_OK;
+  if (failed) concur_interrupt_end(worker);
+  if (failed) call_failed(worker, call);
+  if (worker_pcall(worker, l_leave) != LUA_OK) worker->worn = true;
+  lua_settop(L, 0);
+}
+
+static void worker_call(concur_worker *worker, concur_call *call) {
+  worker->call = call;
+  uint32_t tries = call->retries + 1;
+  do {
+    worker_call_once(worker, call);
+  } while (call->outcome == CONCUR_CALL_ERROR && --tries > 0 && !worker->worn &&
+           !concur_job_is_cancelled(&call->job));
+  worker->call = NULL;
+  worker->calls++;
+  uint32_t limit = worker->settings->max_jobs;
+  if (worker->hit_limit || (limit != 0 && worker->calls >= limit)) worker->worn = true;
+}
+
+void concur_worker_run(concur_job *job, concur_thread *thread) {
+  concur_call *call = concur_container_of(job, concur_call, job);
+  concur_worker *worker = thread->local;
+  if (worker == NULL && !atomic_load(&call->settings->broken)) {
+    worker = worker_new(call, thread);
+    thread->local = worker;
+    thread->local_free = worker_free;
+    if (worker == NULL) {
+      call->outcome = CONCUR_CALL_ERROR; /* no output: out of memory */
+      return;
+    }
+  }
+  if (atomic_load(&call->settings->broken)) {
+    call->output = concur_worker_settings_cause(call->settings);
+    call->outcome = CONCUR_CALL_BROKEN;
+    return;
+  }
+  worker_call(worker, call);
+  if (worker->worn) {
+    thread->local = NULL;
+    worker_free(worker);
+  }
+}
