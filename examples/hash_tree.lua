@@ -152,8 +152,15 @@ local function progress_line(label, tally, total)
   return (head .. FULL:rep(full) .. EMPTY:rep(room - full) .. tail)
 end
 
+local eraser = setmetatable({}, {
+  __close = function()
+    show()
+  end,
+})
+
 -- Runs `work` while `line()` is drawn again and again. Returns the results of `work`.
 local function with_progress(line, work)
+  local _ <close> = eraser -- once the group has ended: then nobody draws any more
   return concur.task_group(function(group)
     local ticker = group:spawn(function()
       while true do
@@ -161,13 +168,9 @@ local function with_progress(line, work)
         concur.sleep(TICK)
       end
     end)
-    local _ <close> = setmetatable({}, {
-      __close = function()
-        ticker:cancel()
-        show()
-      end,
-    })
-    return work()
+    local results = table.pack(work())
+    ticker:cancel()
+    return table.unpack(results, 1, results.n)
   end)
 end
 
