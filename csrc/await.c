@@ -469,6 +469,13 @@ static int l_checkpoint(lua_State *L) {
   return concur_fiber_begin(L, checkpoint_wait);
 }
 
+/* core.checkpoint_if_cancelled(): raises if cancelled, switches only if it was not for too long; the
+   way in for waits written in Lua that can finish at once. */
+static int l_checkpoint_if_cancelled(lua_State *L) {
+  lua_settop(L, 0);
+  return concur_fiber_begin(L, nothing);
+}
+
 static int sleep_forever_wait(lua_State *L, concur_fiber *fiber) {
   return concur_fiber_park(L, fiber, &wait_sleep, NULL, nothing);
 }
@@ -505,6 +512,7 @@ void concur_await_open(lua_State *L, concur_runtime *runtime) {
                                 {"all_tasks", l_all_tasks},
                                 {"sleep", l_sleep},
                                 {"checkpoint", l_checkpoint},
+                                {"checkpoint_if_cancelled", l_checkpoint_if_cancelled},
                                 {"sleep_forever", l_sleep_forever},
                                 {NULL, NULL}};
   concur_class_define(L, runtime, CONCUR_CLASS_FUTURE, "concur.Future", future_methods,

@@ -23,12 +23,15 @@ void concur_scheduler_open(lua_State *L, concur_runtime *runtime) {
   runtime->scheduler = scheduler;
   scheduler->runtime = runtime;
   concur_list_init(&scheduler->tasks);
+  concur_list_init(&scheduler->idlers);
   concur_fiber *top = &scheduler->top;
   concur_scope_init_own(scheduler, &scheduler->top_scope, top, NULL);
   top->scope = &scheduler->top_scope;
   top->scheduler = scheduler;
   top->ready.run = top_run;
   top->waiter.notify = concur_fiber_notify;
+  top->waiter.exchange = &concur_fiber_exchange;
+  concur_list_init(&top->held);
   top->state = CONCUR_FIBER_RUNNING;
   concur_timer_init(&top->timer);
 }
@@ -43,6 +46,9 @@ concur_loop *concur_scheduler_loop(lua_State *L, concur_scheduler *scheduler) {
     lua_error(L);
   }
   scheduler->runtime->loop = scheduler->loop;
+  if (concur_hook_switch_wanted(L, scheduler->runtime)) {
+    scheduler->loop->before_run = concur_hook_switch;
+  }
   if (scheduler->runtime->loop_made != NULL) {
     scheduler->runtime->loop_made(scheduler->runtime, scheduler->loop);
   }
@@ -113,11 +119,8 @@ static void top_take(lua_State *L, concur_fiber *fiber) {
 }
 
 int concur_fiber_resume(lua_State *L, concur_fiber *fiber) {
-  if (fiber->outcome == CONCUR_OUTCOME_VALUE || fiber->outcome == CONCUR_OUTCOME_TIMEOUT) {
-    return fiber->resume(L, fiber);
-  }
-  if (fiber->outcome == CONCUR_OUTCOME_ERROR) return lua_error(L);
-  return concur_fiber_raise_cancelled(L, fiber);
+  if (fiber->outcome == CONCUR_OUTCOME_CANCELLED) return concur_fiber_raise_cancelled(L, fiber);
+  return fiber->resume(L, fiber);
 }
 
 /* Continuation of every parked task. */
@@ -180,6 +183,7 @@ int concur_fiber_begin(lua_State *L, concur_resume body) {
 
 void concur_fiber_wake(concur_fiber *fiber, concur_outcome outcome) {
   concur_loop *loop = fiber->scheduler->loop;
+  if (fiber->state == CONCUR_FIBER_DEAD) return;
   fiber->state = CONCUR_FIBER_READY;
   fiber->outcome = (uint8_t)outcome;
   if (loop == NULL) return; /* the state closes: nothing will run any more */
@@ -192,13 +196,9 @@ void concur_fiber_notify(concur_waiter *waiter, void *source) {
   concur_fiber_wake(concur_container_of(waiter, concur_fiber, waiter), CONCUR_OUTCOME_VALUE);
 }
 
-void concur_waiter_ignore(concur_waiter *waiter, void *source) {
-  (void)waiter;
-  (void)source;
-}
-
 bool concur_fiber_intact(const concur_fiber *fiber) {
   if (!fiber->is_task) return true;
+  if (fiber->state == CONCUR_FIBER_DEAD) return false;
   return lua_status(fiber->co) == LUA_YIELD &&
          (fiber->leaf == fiber->co || lua_status(fiber->leaf) == LUA_YIELD);
 }
@@ -249,6 +249,55 @@ bool concur_fiber_give(lua_State *L, concur_fiber *fiber) {
   }
   fiber->given = true;
   return true;
+}
+
+static concur_fiber *fiber_of_waiter(concur_waiter *waiter) {
+  return concur_container_of(waiter, concur_fiber, waiter);
+}
+
+static bool fiber_give(lua_State *L, concur_waiter *waiter) {
+  concur_fiber *fiber = fiber_of_waiter(waiter);
+  bool given = concur_fiber_give(L, fiber);
+  concur_fiber_wake(fiber, CONCUR_OUTCOME_VALUE); /* broken: its step finds out */
+  return given;
+}
+
+static bool fiber_take(lua_State *L, concur_waiter *waiter) {
+  concur_fiber *fiber = fiber_of_waiter(waiter);
+  if (!concur_fiber_intact(fiber)) {
+    concur_fiber_wake(fiber, CONCUR_OUTCOME_VALUE);
+    return false;
+  }
+  if (!fiber->is_task) {
+    lua_rawgeti(L, LUA_REGISTRYINDEX, fiber->scheduler->runtime->traces_ref);
+    lua_rawgetp(L, -1, &fiber->waiter);
+    lua_remove(L, -2);
+  } else {
+    lua_pushvalue(fiber->leaf, 2);
+    lua_xmove(fiber->leaf, L, 1);
+  }
+  return true;
+}
+
+static void fiber_close(concur_waiter *waiter) {
+  concur_fiber_wake(fiber_of_waiter(waiter), CONCUR_OUTCOME_CLOSED);
+}
+
+static void fiber_fail(lua_State *L, concur_waiter *waiter) {
+  concur_fiber *fiber = fiber_of_waiter(waiter);
+  if (!concur_fiber_give(L, fiber)) lua_pop(L, 1);
+  concur_fiber_wake(fiber, CONCUR_OUTCOME_CLOSED);
+}
+
+const concur_exchange concur_fiber_exchange = {fiber_give, fiber_take, fiber_close, fiber_fail};
+
+void concur_fiber_stash(lua_State *L, concur_fiber *fiber, int index) {
+  if (fiber->is_task) return;
+  index = lua_absindex(L, index);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, fiber->scheduler->runtime->traces_ref);
+  lua_pushvalue(L, index);
+  lua_rawsetp(L, -2, &fiber->waiter);
+  lua_pop(L, 1);
 }
 
 /* ---- the top-level fiber ---- */
@@ -305,24 +354,15 @@ static void interrupt_top(lua_State *L, concur_fiber *fiber, concur_interruption
   concur_fiber_deliver(fiber);
 }
 
-static bool wants_sigint(lua_State *L, const concur_runtime *runtime) {
-  lua_rawgeti(L, LUA_REGISTRYINDEX, runtime->settings_ref);
-  lua_pushliteral(L, "handle_sigint");
-  lua_rawget(L, -2);
-  bool wanted = lua_isnil(L, -1) || lua_toboolean(L, -1);
-  lua_pop(L, 2);
-  return wanted && runtime->worker == NULL;
-}
-
+/* Raises nothing by itself: what is waited for was linked before. */
 static int drive_top(lua_State *L, concur_fiber *fiber) {
   concur_scheduler *scheduler = fiber->scheduler;
   concur_loop *loop = scheduler->loop;
-  luaL_checkstack(L, LUA_MINSTACK, NULL);
-  bool sigint = wants_sigint(L, scheduler->runtime) && concur_sigint_acquire(loop);
+  bool sigint = !scheduler->ignore_sigint && scheduler->runtime->worker == NULL &&
+                concur_sigint_acquire(loop);
   scheduler->quick = 0;
   scheduler->deadlocks = 0;
   for (;;) {
-    loop->before_run = concur_hook_switch_wanted(L, scheduler->runtime) ? concur_hook_switch : NULL;
     concur_drive_end end = concur_loop_drive(loop, L);
     if (end == CONCUR_DRIVE_LEFT) break;
     if (end == CONCUR_DRIVE_INTERRUPTED) interrupt_top(L, fiber, CONCUR_BY_SIGINT);

@@ -37,7 +37,7 @@ typedef enum concur_outcome {
   CONCUR_OUTCOME_VALUE,     /* what was waited for has come */
   CONCUR_OUTCOME_TIMEOUT,   /* the wait's own timer fired */
   CONCUR_OUTCOME_CANCELLED, /* taken off; Cancelled is raised on resume */
-  CONCUR_OUTCOME_ERROR      /* the value given is an error to raise */
+  CONCUR_OUTCOME_CLOSED     /* what was waited for was closed; a value given is an error */
 } concur_outcome;
 
 /* What ends the top-level fiber's wait besides its wake and its scopes. */
@@ -81,6 +81,7 @@ struct concur_fiber {
   uint8_t outcome;          /* concur_outcome */
   bool given;               /* a value was given to it since park */
   bool is_task;
+  concur_node held;         /* locks that it holds (sync.c) */
   bool has_context;         /* has context variables of its own */
   bool has_trace;           /* the traces table holds an error and its first traceback */
   bool rethrown;            /* and that error is on its way up right now */
@@ -98,6 +99,8 @@ struct concur_scheduler {
   uint32_t task_count;
   uint64_t next_task_id;
   uint64_t next_scope_id;
+  concur_node idlers;      /* fibers that wait until everything else waits */
+  bool ignore_sigint;      /* leave SIGINT to the host */
   bool running;            /* inside concur.run */
   bool teardown;           /* run ends: new tasks start cancelled */
   concur_interruption interruption; /* being delivered to the top-level fiber */
@@ -105,6 +108,7 @@ struct concur_scheduler {
   uint64_t switches;       /* times that a task was resumed */
   /* Set by task.c, which this layer does not know. */
   void (*kill_all)(lua_State *L, concur_scheduler *scheduler);
+  void (*abandon_locks)(lua_State *L, concur_fiber *fiber); /* sync.c */
   void (*describe_tasks)(luaL_Buffer *text, concur_scheduler *scheduler);
   uint32_t scope_count;    /* scopes in use, for leak checks */
   concur_scope *free_scopes;
@@ -132,19 +136,16 @@ concur_fiber *concur_fiber_enter(lua_State *L, concur_runtime *runtime);
    `body`.  Call as `return concur_fiber_begin(L, body)`, arguments already checked. */
 int concur_fiber_begin(lua_State *L, concur_resume body);
 
-/* Parks the fiber; `resume` runs when it is woken with VALUE, TIMEOUT or ERROR.  Call as
+/* Parks the fiber; `resume` runs when it is woken with VALUE, TIMEOUT or CLOSED.  Call as
    `return concur_fiber_park(...)`.  The node must be linked, the timer started, before. */
 int concur_fiber_park(lua_State *L, concur_fiber *fiber, const concur_wait *wait, void *target,
                       concur_resume resume);
 
-/* Wakes a parked fiber whose node is unlinked.  Never fails. */
+/* Wakes a parked fiber whose node is unlinked; does nothing when it has ended.  Never fails. */
 void concur_fiber_wake(concur_fiber *fiber, concur_outcome outcome);
 
 /* notify function of a fiber's own waiter: wakes it with VALUE. */
 void concur_fiber_notify(concur_waiter *waiter, void *source);
-
-/* notify function of a broken task's waiter, which could not be unlinked: does nothing. */
-void concur_waiter_ignore(concur_waiter *waiter, void *source);
 
 /* Starts the fiber's timer so that it is taken off and woken with TIMEOUT at the deadline.  Raises
    when out of memory; call before linking. */
@@ -154,6 +155,11 @@ void concur_fiber_arm(lua_State *L, concur_fiber *fiber, uint64_t deadline_ns);
    of the stack when `resume` runs, and `given` is true.  False when the fiber's coroutine is not
    intact: then the value stays where it is.  Raises nothing for tasks. */
 bool concur_fiber_give(lua_State *L, concur_fiber *fiber);
+
+/* The exchange of a fiber's own waiter.  What a fiber offers is at index 2 of its frame; at top
+   level it must be stashed before parking. */
+extern const concur_exchange concur_fiber_exchange;
+void concur_fiber_stash(lua_State *L, concur_fiber *fiber, int index);
 
 /* True when the parked fiber's coroutine is as it left it. */
 bool concur_fiber_intact(const concur_fiber *fiber);

@@ -29,9 +29,24 @@ typedef enum concur_future_state {
   CONCUR_CANCELLED
 } concur_future_state;
 
+/* How a value changes hands with one who waits; for queues.  Static. */
+typedef struct concur_exchange {
+  /* Gives the value on top of the stack (popped) to an unlinked waiter and notifies it.  False when
+     the waiter is broken: the value stays, the next one is asked. */
+  bool (*give)(lua_State *L, concur_waiter *waiter);
+  /* Pushes the value that an unlinked waiter wants to hand over; it is to be notified next.  False
+     (nothing pushed) when it is broken. */
+  bool (*take)(lua_State *L, concur_waiter *waiter);
+  /* What was waited for is closed: notifies the waiter. */
+  void (*close)(concur_waiter *waiter);
+  /* What the waiter offered was refused with the error on top of the stack (popped). */
+  void (*fail)(lua_State *L, concur_waiter *waiter);
+} concur_exchange;
+
 /* A place in a wait list.  Owned by the one who waits and linked only while it waits. */
 struct concur_waiter {
   concur_node node;
+  const concur_exchange *exchange; /* NULL where no values change hands */
   /* The wait is over: the node is unlinked already.  Must not raise and must not allocate.
      `source` is what was waited for. */
   void (*notify)(concur_waiter *waiter, void *source);

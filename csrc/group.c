@@ -123,7 +123,7 @@ static void group_orphan(lua_State *L, concur_scope *scope) {
   group->scope = NULL;
   group->joining = false;
   group->closed = true;
-  if (group->pending == 0) release(L, scheduler->runtime, group);
+  if (group->pending == 0) release(L, scheduler->runtime, group); /* else with the last child */
 }
 
 static int group_raise(lua_State *L, concur_group *group) {
@@ -140,14 +140,15 @@ static int group_exit(lua_State *L, concur_fiber *fiber) {
   group->closed = true;
   group->scope = NULL;
   release(L, runtime, group);
-  scope->caught = group->body_failed && concur_cancelled_id(L, runtime, -1) == group->scope_id;
-  bool caught = scope->caught;
+  bool caught = group->body_failed && concur_cancelled_id(L, runtime, -1) == group->scope_id;
+  scope->caught = caught;
   (void)concur_scope_leave(L, fiber, scope);
   if (group->error_count > 0 || group->out_of_memory) return group_raise(L, group);
   if (group->body_failed && !caught) return concur_scope_pass_on(L, fiber);
   bool interrupted =
       !fiber->is_task && fiber->scheduler->interruption != CONCUR_NOT_INTERRUPTED;
-  if (interrupted || (group->child_cancelled && fiber->scope->cancelled)) {
+  /* Of several cancelled scopes the outermost catches. */
+  if (interrupted || ((group->child_cancelled || caught) && fiber->scope->cancelled)) {
     return concur_fiber_raise_cancelled(L, fiber);
   }
   return caught || cancelled ? 0 : lua_gettop(L) - 2;
@@ -171,8 +172,8 @@ static int body_done(lua_State *L, int status, lua_KContext context) {
   concur_fiber *fiber = group->owner;
   group->body_failed = status != LUA_OK && status != LUA_YIELD;
   if (group->body_failed) {
-    uint64_t id = concur_cancelled_id(L, runtime, -1);
-    if (id == 0 || !concur_scope_encloses(fiber->scope, id)) {
+    (void)concur_scope_replace_stale(L, runtime, fiber->scope);
+    if (concur_cancelled_id(L, runtime, -1) == 0) {
       concur_fiber_push_trace(L, fiber, -1);
       int traceback = lua_gettop(L);
       record_error(L, runtime, 1, group, traceback - 1, traceback, 0);
@@ -203,6 +204,9 @@ static int l_task_group(lua_State *L) {
   lua_pushcfunction(L, concur_traceback_handler);
   lua_insert(L, 1);
   lua_insert(L, 1);
+  concur_scope_prepare(L, fiber);
+  lua_pushvalue(L, 1);
+  group->slot = concur_anchor(L, runtime);
   concur_scope *scope = concur_scope_enter(L, fiber);
   scope->orphan = group_orphan;
   scope->data = group;
@@ -248,10 +252,6 @@ static int l_group_spawn(lua_State *L) {
   concur_runtime *runtime = concur_runtime_of(L);
   concur_group *group = check_open_group(L);
   concur_check_callable(L, 2);
-  if (group->slot == 0) {
-    lua_pushvalue(L, 1);
-    group->slot = concur_anchor(L, runtime);
-  }
   concur_task_spawn(L, runtime, lua_gettop(L) - 2, group->scope, group);
   group->pending++;
   return 1;

@@ -5,14 +5,14 @@
 
 #include "task.h"
 
-/* The C part of a group; the userdata is anchored while it has children.  User value 1: the
+/* The C part of a group; the userdata is anchored until it is left and has no children.  User value 1: the
    ErrorGroup being collected, or nil. */
 struct concur_group {
   concur_scope *scope; /* borrowed; NULL once left or orphaned */
   uint64_t scope_id;
   concur_fiber *owner; /* NULL once orphaned */
   uint32_t pending;    /* children that have not ended */
-  int slot;            /* anchors the group; 0: not anchored */
+  int slot;            /* anchors the group; 0: no longer */
   int error_count;
   bool joining;         /* the owner is parked until pending is 0 */
   bool closed;

@@ -27,7 +27,7 @@ typedef struct watcher {
 struct join {
   concur_fiber *fiber; /* NULL once orphaned */
   concur_scope *scope; /* borrowed until left */
-  uint64_t scope_id;
+  int slot;    /* anchors this until it is left */
   int count;   /* inputs */
   int watched; /* inputs whose watcher is set up */
   int pending; /* of these, not settled */
@@ -103,9 +103,9 @@ static const concur_wait join_waits[] = {
 
 /* The caller is gone by force: the inputs are cancelled and nobody waits for them. */
 static void join_orphan(lua_State *L, concur_scope *scope) {
-  (void)L;
   join *joint = scope->data;
   cancel_rest(joint);
+  concur_anchor_release(L, joint->fiber->scheduler->runtime, joint->slot);
   for (int i = 0; i < joint->watched; i++) {
     concur_node_unlink(&joint->watchers[i].waiter.node);
   }
@@ -305,11 +305,16 @@ static bool ended_by_caller(const concur_fiber *fiber, const join *joint) {
   return joint->watchers[joint->chosen - 1].future->state == CONCUR_CANCELLED;
 }
 
+static void join_leave(lua_State *L, concur_fiber *fiber, join *joint) {
+  (void)concur_scope_leave(L, fiber, joint->scope);
+  joint->scope = NULL;
+  concur_anchor_release(L, fiber->scheduler->runtime, joint->slot);
+}
+
 static int join_finish(lua_State *L, concur_fiber *fiber) {
   concur_runtime *runtime = fiber->scheduler->runtime;
   join *joint = lua_touserdata(L, 1);
-  (void)concur_scope_leave(L, fiber, joint->scope);
-  joint->scope = NULL;
+  join_leave(L, fiber, joint);
   if (joint->mode == MODE_ANY && joint->chosen != 0) {
     retrieve_all(L, runtime, joint); /* a success makes the failures before it expected */
   }
@@ -373,7 +378,7 @@ static int join_failed_wait(lua_State *L, concur_fiber *fiber) {
     joint->joining = true;
     return concur_fiber_park(L, fiber, &join_waits[joint->mode], joint, join_failed_wait);
   }
-  (void)concur_scope_leave(L, fiber, joint->scope);
+  join_leave(L, fiber, joint);
   return concur_fiber_rethrow(L, fiber);
 }
 
@@ -463,11 +468,13 @@ static int join_begin(lua_State *L, concur_fiber *fiber) {
   lua_pushcfunction(L, l_start_inputs);
   lua_pushvalue(L, 1);
   lua_getiuservalue(L, 1, JOIN_HANDLES);
+  concur_scope_prepare(L, fiber);
+  lua_pushvalue(L, 1);
+  joint->slot = concur_anchor(L, fiber->scheduler->runtime);
   concur_scope *scope = concur_scope_enter(L, fiber);
   scope->orphan = join_orphan;
   scope->data = joint;
   joint->scope = scope;
-  joint->scope_id = scope->id;
   int status = lua_pcall(L, 2, 0, 0);
   return inputs_started(L, status, 0);
 }

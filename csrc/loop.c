@@ -71,7 +71,6 @@ concur_loop *concur_loop_new(concur_runtime *runtime, int *error) {
   loop->poll_interval = 1;
   loop->armed_ns = CONCUR_NEVER;
   concur_list_init(&loop->flushers);
-  concur_list_init(&loop->idlers);
   *error = loop_start_handles(loop);
   if (*error != 0) {
     loop_close_handles(loop);
@@ -235,17 +234,12 @@ static bool poll_due(concur_loop *loop) {
   return elapsed >= POLL_EVERY_NS;
 }
 
-/* Wakes what waits for the loop to be idle, after one empty poll; true when there was any. */
-static bool wake_idlers(concur_loop *loop) {
-  if (concur_list_empty(&loop->idlers) || loop->external_refs > 0) return false;
+/* Tells who waits for the loop to be idle, after one empty poll; true when it is not any more. */
+static bool announce_idle(concur_loop *loop) {
+  if (loop->on_idle == NULL || loop->external_refs > 0) return false;
   poll_now(loop);
   deliver_mail(loop);
-  if (loop->ready_head != NULL) return true;
-  concur_node *node;
-  while ((node = concur_list_pop(&loop->idlers)) != NULL) {
-    concur_loop_ready(loop, concur_container_of(node, concur_idler, node)->ready);
-  }
-  return true;
+  return loop->ready_head != NULL || loop->on_idle(loop);
 }
 
 /* Waits for something to come, at most until `limit_ns` on the real clock.  Nothing is ready. */
@@ -310,7 +304,7 @@ concur_drive_end concur_loop_drive(concur_loop *loop, lua_State *L) {
     }
     if (loop->ready_head != NULL) {
       poll_now(loop);
-    } else if (wake_idlers(loop)) {
+    } else if (announce_idle(loop)) {
       continue;
     } else if (!concur_loop_alive(loop)) {
       end = CONCUR_DRIVE_DEADLOCK;

@@ -37,12 +37,6 @@ typedef struct concur_flusher {
   void (*flush)(struct concur_flusher *flusher);
 } concur_flusher;
 
-/* Becomes ready when nothing else is and libuv has just had nothing either. */
-typedef struct concur_idler {
-  concur_node node;
-  concur_ready *ready;
-} concur_idler;
-
 struct concur_loop {
   concur_ready *ready_head;
   concur_ready **ready_tail;
@@ -66,7 +60,8 @@ struct concur_loop {
   /* NULL, or called before each node is run (test hook). */
   void (*before_run)(concur_loop *loop);
   uint64_t slow_ns;   /* steps that take longer are reported; 0: not looked at */
-  concur_node idlers; /* of concur_idler: made ready when nothing else is */
+  /* NULL, or called when nothing is ready and nothing was there to poll; true: look again. */
+  bool (*on_idle)(concur_loop *loop);
   concur_mailbox *mailbox; /* one reference */
   concur_runtime *runtime; /* borrowed: outlives the loop */
   uv_loop_t uv;

@@ -8,12 +8,17 @@
 #include "callback.h"
 #include "context_var.h"
 #include "executor.h"
+#include "generator.h"
 #include "group.h"
 #include "hooks.h"
 #include "join.h"
+#include "parking.h"
+#include "queue.h"
 #include "run.h"
+#include "select.h"
 #include "shared_buffer.h"
 #include "suspend.h"
+#include "sync.h"
 #include "terminal.h"
 #include "transfer.h"
 #include "watch.h"
@@ -66,10 +71,16 @@ int luaopen_concur_core(lua_State *L) {
   concur_watch_open(L, runtime);
   concur_suspend_open(L, runtime);
   concur_context_var_open(L, runtime);
+  concur_generator_open(L, runtime);
+  concur_parking_open(L, runtime);
+  concur_sync_open(L, runtime);
+  concur_queue_open(L, runtime);
+  concur_select_open(L, runtime);
   concur_run_open(L, runtime);
   concur_hooks_open(L, runtime);
   concur_terminal_open(L, runtime);
   concur_transfer_open(L, runtime);
+  concur_shared_buffer_open(L, runtime);
   concur_executor_open(L, runtime);
   set_extras(L, runtime);
   lua_pushvalue(L, -1);

@@ -223,34 +223,25 @@ static int l_now(lua_State *L) {
 
 /* ---- waiting until everything else waits (for tests) ---- */
 
-typedef struct idle_wait {
-  concur_idler idler;
-  concur_ready ready;
-  concur_fiber *fiber;
-} idle_wait;
+static const concur_wait wait_idle = {.name = "wait_until_idle"};
 
-static void on_idle(concur_loop *loop, concur_ready *ready) {
-  (void)loop;
-  idle_wait *wait = concur_container_of(ready, idle_wait, ready);
-  concur_fiber_wake(wait->fiber, CONCUR_OUTCOME_VALUE);
+/* `idle` of the loop: everybody who waits for this moment is woken. */
+static bool on_idle(concur_loop *loop) {
+  concur_node *idlers = &loop->runtime->scheduler->idlers;
+  bool any = !concur_list_empty(idlers);
+  concur_node *node;
+  while ((node = concur_list_pop(idlers)) != NULL) {
+    concur_waiter *waiter = concur_container_of(node, concur_waiter, node);
+    waiter->notify(waiter, loop);
+  }
+  loop->on_idle = NULL;
+  return any;
 }
-
-static bool idle_abort(concur_fiber *fiber) {
-  idle_wait *wait = fiber->target;
-  if (!concur_node_linked(&wait->idler.node)) return false; /* its turn has come */
-  concur_node_unlink(&wait->idler.node);
-  return true;
-}
-
-static const concur_wait wait_idle = {.name = "wait_until_idle", .abort = idle_abort};
 
 static int idle_begin(lua_State *L, concur_fiber *fiber) {
-  idle_wait *wait = lua_newuserdatauv(L, sizeof *wait, 0);
-  wait->idler.ready = &wait->ready;
-  wait->ready.run = on_idle;
-  wait->fiber = fiber;
-  concur_list_append(&fiber->scheduler->loop->idlers, &wait->idler.node);
-  return concur_fiber_park(L, fiber, &wait_idle, wait, nothing);
+  fiber->scheduler->loop->on_idle = on_idle;
+  concur_list_append(&fiber->scheduler->idlers, &fiber->waiter.node);
+  return concur_fiber_park(L, fiber, &wait_idle, NULL, nothing);
 }
 
 static int l_wait_until_idle(lua_State *L) {
@@ -259,11 +250,23 @@ static int l_wait_until_idle(lua_State *L) {
 
 /* ---- settings, clock, counters ---- */
 
-/* core.set(name, value): on_error, handle_sigint, ...; returns the old value. */
-static int l_set(lua_State *L) {
+/* core.handle_sigint(boolean) -> what it was */
+static int l_handle_sigint(lua_State *L) {
+  concur_scheduler *scheduler = concur_runtime_of(L)->scheduler;
+  luaL_checktype(L, 1, LUA_TBOOLEAN);
+  bool old = !scheduler->ignore_sigint;
+  scheduler->ignore_sigint = !lua_toboolean(L, 1);
+  lua_pushboolean(L, old);
+  return 1;
+}
+
+/* core.set_on_error(function or nil) -> what it was */
+static int l_set_on_error(lua_State *L) {
   concur_runtime *runtime = concur_runtime_of(L);
-  luaL_checkstring(L, 1);
-  lua_settop(L, 2);
+  if (!lua_isnoneornil(L, 1)) concur_check_callable(L, 1);
+  lua_settop(L, 1);
+  lua_pushliteral(L, "on_error");
+  lua_insert(L, 1);
   lua_rawgeti(L, LUA_REGISTRYINDEX, runtime->settings_ref);
   lua_pushvalue(L, 1);
   lua_rawget(L, 3);
@@ -280,8 +283,8 @@ typedef struct virtual_clock {
 
 static int l_clock(lua_State *L) {
   concur_runtime *runtime = concur_runtime_of(L);
-  virtual_clock *clock = concur_class_new(L, runtime, CONCUR_CLASS_CLOCK, sizeof *clock, 0);
   lua_Number start = luaL_optnumber(L, 1, 0);
+  virtual_clock *clock = concur_class_new(L, runtime, CONCUR_CLASS_CLOCK, sizeof *clock, 0);
   clock->now_ns = concur_seconds_to_ns(start);
   return 1;
 }
@@ -381,7 +384,6 @@ static int l_counters(lua_State *L) {
   lua_createtable(L, 0, 6);
   set_count(L, "tasks", scheduler->task_count);
   set_count(L, "scopes", scheduler->scope_count);
-  set_count(L, "switches", (lua_Integer)scheduler->switches);
   set_count(L, "timers", loop != NULL ? loop->timers.count : 0);
   set_count(L, "jobs", loop != NULL ? loop->external_refs : 0);
   set_count(L, "handles", handles);
@@ -473,7 +475,8 @@ void concur_run_open(lua_State *L, concur_runtime *runtime) {
                                 {"now", l_now},
                                 {"close", l_close},
                                 {"wait_until_idle", l_wait_until_idle},
-                                {"set", l_set},
+                                {"set_on_error", l_set_on_error},
+                                {"handle_sigint", l_handle_sigint},
                                 {"Clock", l_clock},
                                 {"use_clock", l_use_clock},
                                 {"shuffle", l_shuffle},

@@ -113,15 +113,20 @@ static bool coroutine_active(lua_State *co) {
   return lua_status(co) == LUA_OK && lua_getstack(co, 0, &frame) != 0;
 }
 
-concur_scope *concur_scope_enter(lua_State *L, concur_fiber *fiber) {
+void concur_scope_prepare(lua_State *L, concur_fiber *fiber) {
   concur_scheduler *scheduler = fiber->scheduler;
-  int anchor = 0;
   if (fiber->scope->depth >= DEEPEST) {
     concur_error_raise(L, scheduler->runtime, "InvalidState",
                        "more than %d cancel scopes inside each other (Lua's limit on nested C "
                        "calls is near)", DEEPEST);
   }
   scope_reserve(L, scheduler);
+}
+
+concur_scope *concur_scope_enter(lua_State *L, concur_fiber *fiber) {
+  concur_scheduler *scheduler = fiber->scheduler;
+  int anchor = 0;
+  concur_scope_prepare(L, fiber);
   if (!fiber->is_task && !lua_pushthread(L)) {
     anchor = concur_anchor(L, scheduler->runtime);
   } else if (!fiber->is_task) {
@@ -324,6 +329,16 @@ uint64_t concur_cancelled_id(lua_State *L, const concur_runtime *runtime, int in
   uint64_t id = (uint64_t)lua_tointeger(L, -1);
   lua_pop(L, 1);
   return id;
+}
+
+bool concur_scope_replace_stale(lua_State *L, concur_runtime *runtime, const concur_scope *scope) {
+  uint64_t id = concur_cancelled_id(L, runtime, -1);
+  if (id == 0 || concur_scope_encloses(scope, id)) return false;
+  concur_error_new(L, runtime, "InvalidState",
+                   "a Cancelled error was raised outside of the scope it belongs to");
+  lua_insert(L, -2);
+  lua_setfield(L, -2, "cause");
+  return true;
 }
 
 /* ---- the handle that scripts see ---- */

@@ -58,6 +58,9 @@ void concur_scope_open(lua_State *L, concur_runtime *runtime);
 void concur_scope_init_own(struct concur_scheduler *scheduler, concur_scope *scope,
                            struct concur_fiber *fiber, concur_scope *parent);
 
+/* Raises what concur_scope_enter would raise, so that this can be done before anything is linked. */
+void concur_scope_prepare(lua_State *L, struct concur_fiber *fiber);
+
 /* Enters a new scope on the fiber; raises when out of memory or in a foreign coroutine. */
 concur_scope *concur_scope_enter(lua_State *L, struct concur_fiber *fiber);
 
@@ -65,6 +68,10 @@ struct concur_scope_handle;
 /* The same, with the handle on top of the stack as its handle. */
 concur_scope *concur_scope_enter_with_handle(lua_State *L, struct concur_fiber *fiber,
                                              struct concur_scope_handle *handle);
+
+/* Replaces a Cancelled on top of the stack whose scope is not around `scope` by an InvalidState that
+   has it as its cause; true when it did. */
+bool concur_scope_replace_stale(lua_State *L, concur_runtime *runtime, const concur_scope *scope);
 
 /* Raises the error on top of the stack again, from a scope's edge: a Cancelled whose scope is not
    around the fiber becomes an InvalidState. */

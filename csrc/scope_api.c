@@ -34,14 +34,7 @@ static int scope_caught(lua_State *L, concur_runtime *runtime, const concur_scop
 /* Passes the error on top on; a Cancelled whose scope is not around here is a mistake. */
 int concur_scope_pass_on(lua_State *L, concur_fiber *fiber) {
   concur_runtime *runtime = fiber->scheduler->runtime;
-  uint64_t id = concur_cancelled_id(L, runtime, -1);
-  if (id != 0 && !concur_scope_encloses(fiber->scope, id)) {
-    concur_error_new(L, runtime, "InvalidState",
-                     "a Cancelled error was raised outside of the scope it belongs to");
-    lua_insert(L, -2);
-    lua_setfield(L, -2, "cause");
-    return lua_error(L);
-  }
+  if (concur_scope_replace_stale(L, runtime, fiber->scope)) return lua_error(L);
   return concur_fiber_rethrow(L, fiber);
 }
 
@@ -62,9 +55,13 @@ static int scope_done(lua_State *L, int status, lua_KContext context) {
   if (scope->id != frame_id(L)) return raise_out_of_order(L, runtime);
   concur_fiber *fiber = scope->fiber;
   bool failed = status != LUA_OK && status != LUA_YIELD;
-  scope->caught = failed && concur_cancelled_id(L, runtime, -1) == scope->id;
+  bool own_cancelled = failed && concur_cancelled_id(L, runtime, -1) == scope->id;
+  scope->caught = own_cancelled && (scope->shield || !scope->parent->cancelled);
   concur_scope left = *scope; /* its flags outlive it */
   if (!concur_scope_leave(L, fiber, scope)) return raise_out_of_order(L, runtime);
+  if (own_cancelled && !left.caught) { /* of several cancelled scopes the outermost catches */
+    return concur_fiber_raise_cancelled(L, fiber);
+  }
   if (left.caught) return scope_caught(L, runtime, &left);
   if (failed) return concur_scope_pass_on(L, fiber);
   if (left.mode == MODE_TIMEOUT || left.mode == MODE_SHIELD) return lua_gettop(L) - 2;
@@ -168,7 +165,9 @@ static void scope_options(lua_State *L, int index, uint64_t *deadline_ns, bool *
     }
     *deadline_ns = concur_seconds_to_ns(deadline);
   }
-  lua_getfield(L, index, "shield");
+  if (lua_getfield(L, index, "shield") != LUA_TNIL && !lua_isboolean(L, -1)) {
+    luaL_argerror(L, index, "option 'shield' must be a boolean");
+  }
   *shield = lua_toboolean(L, -1);
   lua_pop(L, 2);
 }

@@ -48,9 +48,26 @@ static int registry_table(lua_State *L, int array, int hash) {
   return luaL_ref(L, LUA_REGISTRYINDEX);
 }
 
-/* "Kind: message", for errors that are printed before concur.errors is loaded. */
+/* Loads concur.errors, which replaces the metamethods below by its own; true when it did. */
+static bool load_errors(lua_State *L, const char *metamethod, lua_CFunction stub) {
+  lua_getglobal(L, "require");
+  lua_pushliteral(L, "concur.errors");
+  if (lua_pcall(L, 1, 0, 0) != LUA_OK) {
+    lua_pop(L, 1);
+    return false;
+  }
+  return luaL_getmetafield(L, 1, metamethod) != LUA_TNIL && lua_tocfunction(L, -1) != stub;
+}
+
+/* "Kind: message" where concur.errors cannot be loaded. */
 static int l_error_tostring(lua_State *L) {
   luaL_checktype(L, 1, LUA_TTABLE);
+  lua_settop(L, 1);
+  if (load_errors(L, "__tostring", l_error_tostring)) {
+    lua_pushvalue(L, 1);
+    lua_call(L, 1, 1);
+    return 1;
+  }
   lua_getfield(L, 1, "kind");
   lua_getfield(L, 1, "message");
   const char *kind = lua_tostring(L, -2);
@@ -204,10 +221,13 @@ void concur_error_new(lua_State *L, const concur_runtime *runtime, const char *k
 
 int concur_error_raise(lua_State *L, const concur_runtime *runtime, const char *kind,
                        const char *format, ...) {
+  luaL_checkstack(L, 8, NULL);
   va_list arguments;
   va_start(arguments, format);
   error_new_va(L, runtime, kind, format, arguments);
   va_end(arguments);
+  luaL_traceback(L, L, NULL, 0);
+  lua_setfield(L, -2, "traceback");
   return lua_error(L);
 }
 

@@ -70,6 +70,8 @@ static void task_init(concur_task *task, concur_scheduler *scheduler, concur_sco
   concur_fiber *fiber = &task->fiber;
   fiber->ready.run = task_run;
   fiber->waiter.notify = concur_fiber_notify;
+  fiber->waiter.exchange = &concur_fiber_exchange;
+  concur_list_init(&fiber->held);
   fiber->scheduler = scheduler;
   fiber->is_task = true;
   concur_timer_init(&fiber->timer);
@@ -144,19 +146,12 @@ static void task_retire(lua_State *L, concur_task *task) {
   }
 }
 
-/* Replaces a Cancelled of a scope that is not around this task (on top) by an InvalidState. */
-static void replace_stale_cancelled(lua_State *L, concur_runtime *runtime) {
-  concur_error_new(L, runtime, "InvalidState",
-                   "a Cancelled error was raised outside of the scope it belongs to");
-  lua_insert(L, -2);
-  lua_setfield(L, -2, "cause");
-}
-
 /* [in the task's coroutine] The body raised; the error is on top. */
 static void task_failed(lua_State *co, concur_task *task) {
   concur_runtime *runtime = task->fiber.scheduler->runtime;
+  (void)concur_scope_replace_stale(co, runtime, &task->own);
   uint64_t id = concur_cancelled_id(co, runtime, -1);
-  if (id != 0 && concur_scope_encloses(&task->own, id)) {
+  if (id != 0) {
     lua_getfield(co, -1, "reason");
     if (task->group != NULL && id != task->own.id && id != task->group->scope_id) {
       task->group->child_cancelled = true;
@@ -164,17 +159,23 @@ static void task_failed(lua_State *co, concur_task *task) {
     concur_future_set_cancelled(co, 1, &task->future);
     return;
   }
-  if (id != 0) replace_stale_cancelled(co, runtime);
   concur_fiber_push_trace(co, &task->fiber, -1);
   if (task->group != NULL) concur_group_child_failed(co, runtime, task);
   lua_pushvalue(co, -2);
   concur_future_set_error(co, runtime, 1, &task->future, lua_gettop(co) - 1);
 }
 
+/* A task that ends must not hold locks: who waits for them gets an error instead of hanging. */
+static void abandon_locks(lua_State *L, concur_task *task) {
+  if (concur_list_empty(&task->fiber.held)) return;
+  task->fiber.scheduler->abandon_locks(L, &task->fiber);
+}
+
 /* [in the task's coroutine] */
 static int task_end(lua_State *co, int status, lua_KContext context) {
   concur_task *task = (concur_task *)context;
   bool ended = status == LUA_OK || status == LUA_YIELD;
+  abandon_locks(co, task);
   if (ended && task->bare_yield) { /* nothing was left to run in which to raise the error */
     concur_error_new(co, task->fiber.scheduler->runtime, "InvalidState", CONCUR_BARE_YIELD_TEXT);
     ended = false;
@@ -210,6 +211,7 @@ static int l_settle_broken(lua_State *L) {
   concur_task *task = end->task;
   concur_runtime *runtime = task->fiber.scheduler->runtime;
   concur_task_push(L, runtime, task);
+  abandon_locks(L, task);
   concur_error_new(L, runtime, "InvalidState", "%s", end->message);
   if (task->group != NULL) {
     lua_pushnil(L);
@@ -235,11 +237,12 @@ static void task_break(lua_State *L, concur_task *task, const char *message) {
     if (task->group != NULL) task->group->out_of_memory = true;
     concur_future_settle(&task->future, CONCUR_FAILED);
   }
-  bool linked = concur_node_linked(&task->fiber.waiter.node);
+  bool waiting = task->fiber.outcome == CONCUR_OUTCOME_CANCELLED ||
+                 task->fiber.outcome == CONCUR_OUTCOME_TIMEOUT ||
+                 task->fiber.state == CONCUR_FIBER_PARKED;
   int co_slot = task->co_slot;
   int slot = task->slot;
-  if (linked) { /* its node is still in somebody's list: the memory must stay (see fiber.h) */
-    task->fiber.waiter.notify = concur_waiter_ignore;
+  if (waiting) { /* what it waited for may still point to it: the memory must stay (see fiber.h) */
     concur_task_push(L, runtime, task);
     task_retire(L, task);
     lua_rawgeti(L, LUA_REGISTRYINDEX, runtime->anchors_ref);
@@ -285,6 +288,7 @@ bool concur_task_kill(lua_State *L, concur_task *task) {
   fiber->state = CONCUR_FIBER_RUNNING;
   close_coroutine(L, runtime, co);
   concur_scope_abandon_all(L, &task->fiber);
+  abandon_locks(L, task);
   lua_pushliteral(L, "killed");
   concur_future_set_cancelled(L, -2, &task->future);
   task_retire(L, task);

@@ -177,18 +177,17 @@ end
 
 -- Applies the options; returns a function that restores what was before.
 local function apply(options)
-  local old = {}
   local old_clock = options.clock and core.use_clock(options.clock)
-  for _, name in ipairs { "on_error", "handle_sigint" } do
-    if options[name] ~= nil then old[name] = { core.set(name, options[name]) } end
-  end
+  local old_on_error = options.on_error and core.set_on_error(options.on_error)
+  local old_sigint = options.handle_sigint ~= nil and core.handle_sigint(options.handle_sigint)
   if options.shuffle then core.shuffle(options.shuffle) end
   local slow = options.slow_callback or (options.debug and 0.1)
   if slow then core.slow_callback(slow) end
   return function()
     if slow then core.slow_callback(nil) end
     if options.shuffle then core.shuffle(nil) end
-    for name, value in pairs(old) do core.set(name, value[1]) end
+    if options.handle_sigint ~= nil then core.handle_sigint(old_sigint) end
+    if options.on_error then core.set_on_error(old_on_error) end
     if options.clock then core.use_clock(old_clock) end
   end
 end

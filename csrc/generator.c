@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * concur.wrap(fn): as coroutine.wrap, but the body may wait.
+ *
+ * The body runs in a coroutine of its own, which is the fiber's leaf while it runs.  When it parks
+ * the fiber, the consumer's coroutine yields too, up to the scheduler; when the scheduler resumes the
+ * task, every generator on the way resumes the next one in, down to the leaf.  A plain
+ * coroutine.yield in the body hands its values to the consumer.
+ *
+ * The body runs under lua_pcallk, so that its `<close>` variables may wait when it fails.
+ * User value 1: the coroutine.                                               [loop thread]
+ */
+#include "generator.h"
+
+#include "task.h"
+
+typedef enum generator_state { SUSPENDED, RUNNING, OVER } generator_state;
+
+typedef struct generator {
+  lua_State *co;       /* user value 1 keeps it */
+  concur_fiber *fiber; /* whose leaf `co` is while RUNNING in a task; else NULL */
+  uint64_t scope_id;   /* the scope that the consumer was in when it called */
+  generator_state state;
+  bool failed; /* the body raised: its error is the only result */
+} generator;
+
+static generator *check_generator(lua_State *L) {
+  return concur_class_check(L, concur_runtime_of(L), 1, CONCUR_CLASS_GENERATOR);
+}
+
+/* ---- the body ---- */
+
+static int body_done(lua_State *co, int status, lua_KContext context) {
+  generator *self = (generator *)context;
+  self->failed = status != LUA_OK && status != LUA_YIELD;
+  return lua_gettop(co) - 1;
+}
+
+/* Stack: message handler, function, arguments; the generator is light userdata on top. */
+static int body_main(lua_State *co) {
+  generator *self = lua_touserdata(co, -1);
+  lua_pop(co, 1);
+  lua_KContext context = (lua_KContext)self;
+  int status = lua_pcallk(co, lua_gettop(co) - 2, LUA_MULTRET, 1, context, body_done);
+  return body_done(co, status, context);
+}
+
+/* Raises in the body where it yielded: it may not leave a scope that it opened behind. */
+static void on_yield_in_scope(lua_State *co, lua_Debug *frame) {
+  (void)frame;
+  lua_sethook(co, NULL, 0, 0);
+  concur_error_raise(co, concur_runtime_find(co), "InvalidState",
+                     "a generator yielded inside a cancel scope that it opened: leave the scope "
+                     "before yielding");
+}
+
+/* ---- calling ---- */
+
+static int generator_continue(lua_State *L, int status, lua_KContext context);
+
+/* The body is over: its results, or its error. */
+static int generator_over(lua_State *L, generator *self, int results) {
+  concur_runtime *runtime = concur_runtime_of(L);
+  self->state = OVER;
+  luaL_checkstack(L, results, "too many results");
+  lua_xmove(self->co, L, results);
+  if (!self->failed) return results;
+  return concur_fiber_rethrow(L, concur_fiber_current(runtime->scheduler));
+}
+
+static bool left_scope_open(const concur_runtime *runtime, const generator *self) {
+  return concur_fiber_current(runtime->scheduler)->scope->id != self->scope_id;
+}
+
+static int resume_with_error(lua_State *L, generator *self, int *results) {
+  lua_pop(self->co, *results);
+  lua_sethook(self->co, on_yield_in_scope, LUA_MASKCOUNT, 1);
+  int status = lua_resume(self->co, L, 0, results);
+  lua_sethook(self->co, NULL, 0, 0);
+  return status;
+}
+
+/* Resumes the body with `arguments` on its stack; frame: 1 the generator. */
+static int generator_resume(lua_State *L, generator *self, int arguments) {
+  concur_runtime *runtime = concur_runtime_of(L);
+  concur_fiber *fiber = self->fiber;
+  int results = 0;
+  int status = lua_resume(self->co, L, arguments, &results);
+  for (;;) {
+    bool parked = status == LUA_YIELD && fiber != NULL && fiber->state != CONCUR_FIBER_RUNNING;
+    if (parked) return lua_yieldk(L, 0, (lua_KContext)self, generator_continue);
+    if (status != LUA_YIELD || !left_scope_open(runtime, self)) break;
+    status = resume_with_error(L, self, &results);
+  }
+  if (fiber != NULL) fiber->leaf = L;
+  self->fiber = NULL;
+  if (status == LUA_YIELD) {
+    self->state = SUSPENDED;
+    luaL_checkstack(L, results, "too many values");
+    lua_xmove(self->co, L, results);
+    return results;
+  }
+  if (status != LUA_OK) {
+    self->failed = true;
+    results = 1;
+  }
+  return generator_over(L, self, results);
+}
+
+static int generator_continue(lua_State *L, int status, lua_KContext context) {
+  (void)status;
+  generator *self = (generator *)context;
+  concur_fiber *fiber = self->fiber;
+  lua_settop(L, 1);
+  if (fiber->scheduler->current != fiber || fiber->state != CONCUR_FIBER_RUNNING) {
+    return lua_yieldk(L, 0, context, generator_continue); /* resumed by a stranger */
+  }
+  return generator_resume(L, self, 0);
+}
+
+static void check_suspended(lua_State *L, const generator *self) {
+  if (self->state == RUNNING) {
+    concur_error_raise(L, concur_runtime_of(L), "InvalidState", "the generator runs already");
+  }
+}
+
+static int l_call(lua_State *L) {
+  concur_runtime *runtime = concur_runtime_of(L);
+  generator *self = check_generator(L);
+  check_suspended(L, self);
+  if (self->state == OVER) {
+    return concur_error_raise(L, runtime, "InvalidState", "the generator is over");
+  }
+  int arguments = lua_gettop(L) - 1;
+  bool first = lua_status(self->co) == LUA_OK;
+  if (!lua_checkstack(self->co, arguments + 4)) return luaL_error(L, "not enough memory");
+  lua_xmove(L, self->co, arguments);
+  if (first) {
+    lua_pushlightuserdata(self->co, self);
+    arguments += 3; /* handler and function below, the generator on top */
+  }
+  concur_fiber *fiber = runtime->scheduler->current;
+  if (fiber != NULL && fiber->leaf == L && lua_isyieldable(L)) {
+    self->fiber = fiber;
+    fiber->leaf = self->co;
+  }
+  self->scope_id = concur_fiber_current(runtime->scheduler)->scope->id;
+  self->state = RUNNING;
+  return generator_resume(L, self, arguments);
+}
+
+/*@lua
+---As `coroutine.wrap`, but `fn` may also suspend the task that calls the generator: `coroutine.yield`
+---hands values to the caller, waits go to the scheduler.  May not yield inside a cancel scope that it
+---opened.  For a `for` loop that is left early, pass it as the fourth value or close it.
+---@param fn function
+---@return concur.Generator
+function concur.wrap(fn) end
+
+---A generator; call it to resume it.
+---@class concur.Generator
+---@overload fun(...): ...
+local Generator = {}
+
+---Closes it: the `<close>` variables of its body run (a wait in them raises).
+function Generator:close() end
+*/
+static int l_wrap(lua_State *L) {
+  concur_runtime *runtime = concur_runtime_of(L);
+  concur_check_callable(L, 1);
+  lua_settop(L, 1);
+  generator *self = concur_class_new(L, runtime, CONCUR_CLASS_GENERATOR, sizeof *self, 1);
+  self->state = SUSPENDED;
+  self->co = lua_newthread(L);
+  lua_setiuservalue(L, 2, 1);
+  lua_pushcfunction(self->co, body_main);
+  lua_pushcfunction(self->co, concur_traceback_handler);
+  lua_pushvalue(L, 1);
+  lua_xmove(L, self->co, 1);
+  return 1;
+}
+
+static int l_close(lua_State *L) {
+  generator *self = check_generator(L);
+  check_suspended(L, self);
+  if (self->state == OVER) return 0;
+  self->state = OVER;
+  if (lua_resetthread(self->co) == LUA_OK) return 0;
+  lua_xmove(self->co, L, 1);
+  return lua_error(L);
+}
+
+static int l_tostring(lua_State *L) {
+  static const char *const names[] = {"suspended", "running", "over"};
+  generator *self = check_generator(L);
+  lua_pushfstring(L, "concur.Generator (%s): %p", names[self->state], lua_topointer(L, 1));
+  return 1;
+}
+
+void concur_generator_open(lua_State *L, concur_runtime *runtime) {
+  const luaL_Reg methods[] = {{"close", l_close}, {NULL, NULL}};
+  const luaL_Reg metamethods[] = {
+      {"__call", l_call}, {"__close", l_close}, {"__tostring", l_tostring}, {NULL, NULL}};
+  const luaL_Reg functions[] = {{"wrap", l_wrap}, {NULL, NULL}};
+  concur_class_define(L, runtime, CONCUR_CLASS_GENERATOR, "concur.Generator", methods,
+                      metamethods);
+  concur_register(L, runtime, functions);
+}

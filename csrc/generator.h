@@ -1,0 +1,10 @@
+/* SPDX-License-Identifier: MIT */
+/* concur.wrap: generators that may suspend the surrounding task.  See generator.c. */
+#ifndef CONCUR_GENERATOR_H
+#define CONCUR_GENERATOR_H
+
+#include "support.h"
+
+void concur_generator_open(lua_State *L, concur_runtime *runtime);
+
+#endif
