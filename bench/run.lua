@@ -32,6 +32,9 @@ local WORKLOADS = {
   "sleepers",
   "thread_roundtrip",
   "thread_throughput",
+  "transfer_table",
+  "transfer_list",
+  "transfer_string",
   "startup",
 }
 
