@@ -41,6 +41,15 @@ describe("the check after each spec", function()
   end)
 end)
 
+describe("the runner", function()
+  it("exits with an error when a spec fails, and when one raises", function()
+    for _, body in ipairs { "assert.equal(1, 2)", "error 'oops'", "error { kind = 'Odd' }" } do
+      local result = run_spec(("it('goes wrong', function() %s end)"):format(body))
+      assert.equal(1, result.code, support.describe(result))
+    end
+  end)
+end)
+
 describe("a child interpreter", function()
   it("gets its arguments byte for byte", function()
     local words = { "two words", "it's", "$HOME", "a\nb", "", "*" }

@@ -13,8 +13,10 @@ concur.get_event_loop():close()
 
 local before, current
 
+-- A subscriber returns nil, true: else busted's own subscribers do not hear of the event.
 busted.subscribe({ "test", "start" }, function(element)
   current = element
+  return nil, true
 end)
 
 busted.before_each(function()
@@ -37,6 +39,7 @@ local function show_seed(element)
     io.stderr:write(("\n'%s' failed with seed %d; run it again with CONCUR_SEED=%d\n"):format(
       element.name, support.last_seed, support.last_seed))
   end
+  return nil, true
 end
 
 busted.subscribe({ "failure", "it" }, show_seed)

@@ -855,8 +855,8 @@ local function check_world(world)
     violation("I2: the semaphore has %d of 2 permits", world.semaphore:value())
   elseif world.limiter:borrowed() ~= 0 then
     violation("I2: the limiter has lent %d tokens", world.limiter:borrowed())
-  elseif world.barrier:waiting() ~= 0 then
-    violation("I2: %d wait at the barrier", world.barrier:waiting())
+  elseif world.barrier:waiters() ~= 0 then
+    violation("I2: %d wait at the barrier", world.barrier:waiters())
   elseif world.guards_opened ~= world.guards_closed then
     violation("I7: %d <close> variables, %d closed", world.guards_opened, world.guards_closed)
   end
