@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- luacheck: ignore 512 (loops that are left in their first round are the subject)
 
+local concur = require "concur"
 local progress = require "concur.progress"
 
 -- A terminal that remembers what was written.
@@ -100,6 +101,41 @@ describe("progress", function()
         count = count + 1
       end
       assert.equal(2, count)
+    end)
+
+    it("of an object that protects its metatable, and closes it", function()
+      local closed = 0
+      local object = setmetatable({}, {
+        __call = function()
+          return 1
+        end,
+        __close = function()
+          closed = closed + 1
+        end,
+        __metatable = "private",
+      })
+      for item in progress(object, { total = 1 }) do
+        assert.equal(1, item)
+        break
+      end
+      assert.equal(1, closed)
+    end)
+
+    it("of pool:map and as_completed", function()
+      local pool <close> = concur.ThreadPoolExecutor(1)
+      local seen = {}
+      for index, value in progress(pool:map(function(x)
+        return x * x
+      end, { 1, 2, 3 })) do
+        seen[index] = value
+      end
+      assert.same({ 1, 4, 9 }, seen)
+      local count = 0
+      local futures = { pool:submit(math.abs, -1), pool:submit(math.abs, -2) }
+      for future in progress(concur.as_completed(futures), { total = 2 }) do
+        count = count + future:result()
+      end
+      assert.equal(3, count)
     end)
 
     it("while the iterator suspends", function()

@@ -68,8 +68,8 @@ local function callable(x)
   if type(x) == "function" then
     return true
   end
-  local mt = getmetatable(x)
-  return type(mt) == "table" and type(rawget(mt, "__call")) == "function"
+  local mt = debug.getmetatable(x) -- a class may protect its metatable
+  return type(mt) == "table" and rawget(mt, "__call") ~= nil
 end
 
 -- Raises, at the caller's caller, if `kind` is not a kind.

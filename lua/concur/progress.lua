@@ -224,8 +224,9 @@ function Progress:__tostring()
   return string.format("concur.progress: %d of %s, %s", self.count, self.total or "?", state)
 end
 
+-- Iterators of this library protect their metatables, hence debug.getmetatable.
 local function has_metamethod(x, name)
-  local mt = getmetatable(x)
+  local mt = debug.getmetatable(x)
   return type(mt) == "table" and mt[name] ~= nil
 end
 
