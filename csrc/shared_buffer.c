@@ -20,7 +20,7 @@ enum { BLOCK_ALIGN = 64 }; /* a cache line, and more than any number needs */
 typedef struct block {
   atomic_size_t references;
   size_t size;
-  unsigned char *bytes; /* owned; aligned to BLOCK_ALIGN */
+  unsigned char *bytes; /* behind this header, in the same allocation; aligned to BLOCK_ALIGN */
 } block;
 
 typedef struct view {
@@ -31,18 +31,16 @@ typedef struct view {
 
 /* ---- blocks [any thread] ---- */
 
+/* A block of zeros.  calloc knows whether the system's memory is zero already, as large ones are. */
 static block *block_new(size_t size) {
-  if (size > PTRDIFF_MAX - BLOCK_ALIGN) return NULL;
-  block *made = malloc(sizeof *made);
+  const size_t overhead = sizeof(block) + BLOCK_ALIGN;
+  if (size > PTRDIFF_MAX - overhead) return NULL;
+  block *made = calloc(1, overhead + size);
   if (made == NULL) return NULL;
-  size_t rounded = (size + BLOCK_ALIGN) / BLOCK_ALIGN * BLOCK_ALIGN; /* never 0 */
-  made->bytes = aligned_alloc(BLOCK_ALIGN, rounded);
-  if (made->bytes == NULL) {
-    free(made);
-    return NULL;
-  }
-  atomic_init(&made->references, 1);
+  unsigned char *behind = (unsigned char *)(made + 1);
+  made->bytes = behind + (BLOCK_ALIGN - (uintptr_t)behind % BLOCK_ALIGN);
   made->size = size;
+  atomic_init(&made->references, 1);
   return made;
 }
 
@@ -54,7 +52,6 @@ static void block_retain(void *object) {
 static void block_release(void *object) {
   block *shared = object;
   if (shared == NULL || atomic_fetch_sub(&shared->references, 1) != 1) return;
-  free(shared->bytes);
   free(shared);
 }
 
@@ -133,11 +130,7 @@ static int l_buffer_new(lua_State *L) {
   if (made == NULL) return luaL_error(L, "not enough memory");
   buffer->block = made;
   buffer->size = size;
-  if (content != NULL) {
-    memcpy(made->bytes, content, size);
-  } else {
-    memset(made->bytes, 0, size);
-  }
+  if (content != NULL) memcpy(made->bytes, content, size);
   charge_collector(L, size);
   return 1;
 }
