@@ -72,7 +72,7 @@ function peers.find(build)
     end
   end
   local run = peers.environment() .. peers.lua .. " -e "
-  look("concur", first_line(run .. quote 'print(require "concur"._VERSION)'), "make build")
+  look("concur", first_line(run .. quote 'require "concur" print "this tree"'), "make build")
   look("luv", first_line(run .. quote 'print(require "luv".version_string())'), "lua-luv")
   look("cqueues", first_line(run .. quote 'print(require "cqueues".VERSION)'), "lua-cqueues")
   look("node", first_line "node --version", "nodejs")
