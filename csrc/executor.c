@@ -73,8 +73,12 @@ uint32_t concur_executor_job_count(const concur_runtime *runtime) {
 
 /* ---- views ---- */
 
+/* The loop's turn is over. */
 static void on_flush(concur_flusher *flusher) {
-  concur_executor_publish(concur_container_of(flusher, concur_executor, flusher));
+  concur_executor *executor = concur_container_of(flusher, concur_executor, flusher);
+  concur_node_unlink(&flusher->node);
+  concur_executor_publish(executor);
+  concur_pool_wait_rearm(executor);
 }
 
 void concur_executor_release(concur_executor *executor) {
@@ -86,6 +90,7 @@ void concur_executor_release(concur_executor *executor) {
     if (concur_pool_join(executor->pool, 0) > 0) return;
   }
   concur_node_unlink(&executor->link);
+  concur_node_unlink(&executor->flusher.node);
   concur_pool_release(executor->pool);
   concur_worker_settings_release(executor->settings);
   free(executor);
@@ -136,7 +141,6 @@ void concur_executors_adopt(concur_executors *executors, concur_pool *pool,
 /* ---- publishing ---- */
 
 void concur_executor_publish(concur_executor *executor) {
-  concur_node_unlink(&executor->flusher.node);
   if (executor->batch_count == 0) return;
   uint32_t count = executor->batch_count;
   executor->batch_count = 0;
@@ -159,10 +163,10 @@ static void executor_gather(concur_executor *executor, concur_call *call) {
   concur_list_append(&executor->batch, &call->job.node);
   executor->batch_count++;
   bool turning = loop->L != NULL; /* the flusher will be called */
-  if (!turning || executor->batch_count >= LONGEST_BATCH ||
-      (executor->batch_count == 1 && !concur_node_linked(&executor->flusher.node))) {
+  bool first = !concur_node_linked(&executor->flusher.node);
+  if (turning && first) concur_list_append(&loop->flushers, &executor->flusher.node);
+  if (!turning || first || executor->batch_count >= LONGEST_BATCH) {
     concur_executor_publish(executor);
-    if (turning) concur_list_append(&loop->flushers, &executor->flusher.node);
   }
 }
 
@@ -635,6 +639,18 @@ static void shared_close(concur_executors *executors) {
   concur_pool_cancel_running(shared->pool);
 }
 
+/* Settings and slot hold each other: this parts them. */
+static void shared_empty(concur_shared_pool *shared) {
+  uv_mutex_lock(&shared->mutex);
+  concur_pool *pool = shared->pool;
+  concur_worker_settings *settings = shared->settings;
+  shared->pool = NULL;
+  shared->settings = NULL;
+  uv_mutex_unlock(&shared->mutex);
+  concur_pool_release(pool);
+  concur_worker_settings_release(settings);
+}
+
 static void views_close(concur_executors *executors) {
   for (concur_node *node = executors->views.next; node != &executors->views; node = node->next) {
     concur_executor *executor = concur_container_of(node, concur_executor, link);
@@ -651,6 +667,7 @@ static void views_finish(concur_executors *executors) {
   concur_shared_pool *shared = executors->shared;
   if (executors->runtime->worker == NULL && shared->pool != NULL) {
     pool_finish(shared->pool, shared->settings->name, begin_ns);
+    shared_empty(shared);
   }
   concur_node *node;
   while ((node = concur_list_pop(&executors->views)) != NULL) {

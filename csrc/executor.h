@@ -37,7 +37,7 @@ struct concur_executor {
   concur_executors *owner; /* NULL once the state's executors were closed */
   concur_pool *pool;      /* one reference */
   concur_worker_settings *settings; /* one reference */
-  concur_flusher flusher; /* linked while `batch` holds anything */
+  concur_flusher flusher; /* linked from the first submission in a turn to the turn's end */
   concur_node batch;      /* of jobs, not yet published */
   uint32_t batch_count;
   uint32_t references;    /* userdata and calls in flight */
@@ -46,6 +46,7 @@ struct concur_executor {
   bool bounded;           /* the queue has a limit: submit may wait */
   concur_node waiters[CONCUR_POOL_EVENTS];    /* of fibers that wait for the pool (pool_wait.c) */
   concur_watch *watches[CONCUR_POOL_EVENTS];  /* with the pool or its mail on the way; or NULL */
+  concur_watch *resting;  /* the watch for room, until the one it woke has had its turn; or NULL */
 };
 
 /* How one call is to be treated; see pool:options. */

@@ -47,14 +47,32 @@ static void on_event(concur_mail *mail, void *owner) {
   pool_watch *watch = concur_container_of(mail, pool_watch, watch.mail);
   concur_executor *executor = watch->executor;
   concur_node *waiters = &executor->waiters[watch->event];
-  (void)owner;
+  concur_loop *loop = owner;
   executor->watches[watch->event] = NULL;
   waiters_wake(executor, waiters, watch->event == CONCUR_POOL_ENDED);
-  if (!concur_list_empty(waiters)) {
-    executor_watch(executor, watch->event, watch); /* for the next one */
+  if (!concur_list_empty(waiters) && executor->resting == NULL) {
+    /* There is room until the fiber that was woken has used it: the next one is not woken in this
+       turn. */
+    executor->resting = &watch->watch;
+    if (!concur_node_linked(&executor->flusher.node)) {
+      concur_list_append(&loop->flushers, &executor->flusher.node);
+    }
     return;
   }
   watch_free(watch);
+  concur_executor_release(executor);
+}
+
+void concur_pool_wait_rearm(concur_executor *executor) {
+  concur_watch *watch = executor->resting;
+  executor->resting = NULL;
+  if (watch == NULL) return;
+  if (executor->watches[CONCUR_POOL_ROOM] == NULL &&
+      !concur_list_empty(&executor->waiters[CONCUR_POOL_ROOM])) {
+    executor_watch(executor, CONCUR_POOL_ROOM, concur_container_of(watch, pool_watch, watch));
+    return;
+  }
+  watch_free(concur_container_of(watch, pool_watch, watch));
   concur_executor_release(executor);
 }
 
@@ -121,6 +139,11 @@ int concur_pool_wait_end(lua_State *L, concur_fiber *fiber, concur_executor *exe
 }
 
 void concur_pool_wait_close(concur_executor *executor) {
+  if (executor->resting != NULL) {
+    watch_free(concur_container_of(executor->resting, pool_watch, watch));
+    executor->resting = NULL;
+    executor->references--;
+  }
   for (int event = 0; event < CONCUR_POOL_EVENTS; event++) {
     concur_watch *watch = executor->watches[event];
     executor->watches[event] = NULL;

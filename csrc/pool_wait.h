@@ -25,6 +25,9 @@ int concur_pool_wait_end(lua_State *L, concur_fiber *fiber, concur_executor *exe
    Cancelled, or the error that the call failed with. */
 int concur_pool_wait_call(lua_State *L, concur_fiber *fiber);
 
+/* The turn is over in which somebody was woken: the next one waits for room. */
+void concur_pool_wait_rearm(concur_executor *executor);
+
 /* Forgets the executor's waits: the state is closing. */
 void concur_pool_wait_close(concur_executor *executor);
 

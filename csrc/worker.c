@@ -360,6 +360,8 @@ static void call_failed(concur_worker *worker, concur_call *call) {
 static void worker_call_once(concur_worker *worker, concur_call *call) {
   lua_State *L = worker->L;
   worker->hit_limit = false;
+  concur_message_free(call->output); /* of the try before */
+  call->output = NULL;
   bool failed = worker_pcall(worker, l_call) != LUA_OK;
   if (failed) concur_interrupt_end(worker);
   if (failed) call_failed(worker, call);
