@@ -259,7 +259,7 @@ describe("cancelled at every step,", function()
       case:join()
       concur.wait(others)
       assert.is_true(woken >= 2)
-      assert.equal(0, event:waiting())
+      assert.equal(0, event:waiters())
     end)
   end)
 
@@ -304,6 +304,7 @@ describe("cancelled at every step,", function()
           return ready
         end)
         assert.is_true(condition:locked())
+        condition:notify(1)
       end
       case:victim(wait)
       local other = concur.spawn(wait)
@@ -397,12 +398,12 @@ describe("cancelled at every step,", function()
       local outcome = case:join()
       if outcome == "cancelled" then
         assert.equal(0, passed)
-        assert.equal(2, barrier:waiting())
+        assert.equal(2, barrier:waiters())
         meet()
       end
       concur.wait(others)
       assert.equal(3, passed)
-      assert.equal(0, barrier:waiting())
+      assert.equal(0, barrier:waiters())
     end)
   end)
 
@@ -462,7 +463,7 @@ describe("cancelled at every step,", function()
 
   it("queue with many getters and putters", function()
     everywhere(function(case)
-      local queue, put, got = concur.Queue(1), {}, {}
+      local queue, put, got = concur.Queue(2), {}, {}
       local function produce(base)
         for i = 1, 2 do
           queue:put(base + i)
@@ -480,6 +481,7 @@ describe("cancelled at every step,", function()
         consume()
       end)
       others[3] = concur.spawn(produce, 30)
+      others[4] = concur.spawn(consume)
       testing.run_until_idle()
       case:join()
       -- Whoever is stuck now is stuck rightly; end them and count.
@@ -623,7 +625,7 @@ describe("cancelled at every step,", function()
         future:set_result(1)
       end)
       case:join()
-      assert.equal(0, event:waiting())
+      assert.equal(0, event:waiters())
       concur.sleep(5)
     end)
   end)

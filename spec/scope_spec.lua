@@ -841,7 +841,7 @@ describe("misuse of scopes", function()
     expect.message("number", concur.cancel_scope, function() end, { deadline = "soon" })
     expect.message("boolean", concur.cancel_scope, function() end, { shield = "hello" })
     expect.message("table", concur.cancel_scope, function() end, 5)
-    expect.message("NaN", concur.cancel_scope, function() end, { deadline = 0 / 0 })
+    expect.message("deadline", concur.cancel_scope, function() end, { deadline = 0 / 0 })
     concur.checkpoint()
   end)
 

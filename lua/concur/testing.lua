@@ -114,6 +114,14 @@ function Case:take_reports()
   return taken
 end
 
+local function check_options(name, options, known)
+  for key in pairs(options or {}) do
+    if not known[key] then
+      error(("%s: unknown option '%s'"):format(name, tostring(key)), 3)
+    end
+  end
+end
+
 local function report_text(report)
   return errors.format(report.error, report.traceback)
 end
@@ -131,9 +139,12 @@ end
 
 ---Runs `body(case)` as the root task of a fresh run, and raises if it raises, if errors went to
 ---`on_error` that it did not take, or if it left something behind.
+---`clock = false`: real time; otherwise the time is virtual. `on_error(e, traceback)` gets the
+---errors that would make the run fail because the body did not take them.
 ---@param body fun(case: concur.testing.Case)
----@param options? {clock: boolean?} `clock = false`: real time; otherwise the time is virtual
+---@param options? {clock: boolean?, on_error: fun(e: any, traceback: string?)?}
 function testing.run(body, options)
+  check_options("run", options, { clock = true, on_error = true })
   local before = testing.counters()
   local case = setmetatable({ reports = {} }, Case)
   if not (options and options.clock == false) then
@@ -152,11 +163,15 @@ function testing.run(body, options)
     runner:run(body, case)
     collectgarbage() -- a failed future that is garbage now is reported now
   end
+  local on_error = options and options.on_error
+  if on_error then
+    for _, report in ipairs(case:take_reports()) do
+      on_error(report.error, report.traceback)
+    end
+  end
   check_reports(case)
   finish_check(before)
 end
-
-local WRAP_OPTIONS = { clock = true }
 
 ---Wraps the `it` of busted: `local it = testing.wrap_it(it)`. The body of each test then runs as a
 ---task, on a virtual clock of its own, with a `Case` as its argument. The test fails if the body
@@ -168,11 +183,7 @@ local WRAP_OPTIONS = { clock = true }
 ---@param options? {clock: boolean?}
 ---@return fun(name: string, body: fun(case: concur.testing.Case), ...): any
 function testing.wrap_it(it, options)
-  for name in pairs(options or {}) do
-    if not WRAP_OPTIONS[name] then
-      error("wrap_it: unknown option '" .. tostring(name) .. "'", 2)
-    end
-  end
+  check_options("wrap_it", options, { clock = true })
   return function(name, body, ...)
     if body == nil then
       return it(name) -- a test that is only announced

@@ -192,7 +192,9 @@ local function run_once(scenario, mode, order, target)
       case.traceback = debug.traceback(nil, 2)
       return e
     end, case)
-    if not ok then
+    if not ok and type(e) == "table" and e.kind == "Cancelled" then
+      error(e, 0) -- by the run itself, which knows more: a deadlock
+    elseif not ok then
       error(errors.format(e, case.traceback), 0)
     end
     check(case)

@@ -116,13 +116,23 @@ function random_program.generate(seed)
 
   function make_list(depth, longest)
     local list = {}
-    for i = 1, random(count > 60 and 0 or 1, longest) do
+    for i = 1, random(count > 150 and 0 or 1, longest) do
       list[i] = make_node(depth)
     end
     return list
   end
 
-  local program = { seed = seed, body = make_list(1, 8), strikes = {} }
+  -- Each part of the program goes on whatever becomes of the one before; one tends the garden.
+  local program = { seed = seed, body = {}, strikes = {} }
+  if random(1, 4) > 1 then
+    program.body[1] = { op = "spawn", id = 0, n = 0, seconds = 0, body = {
+      { op = "garden", id = 0, n = 0, seconds = random(1, 8) / 2 },
+    } }
+  end
+  for _ = 1, random(2, 6) do
+    local part = { op = "swallow", id = 0, n = 0, seconds = 0, body = make_list(1, 6) }
+    program.body[#program.body + 1] = part
+  end
   -- Cancellations between two task switches, where no program could place them.
   for i = 1, random(0, 3) do
     program.strikes[i] = {
@@ -225,6 +235,21 @@ function Context:cancelled_by()
   end
 end
 
+-- Whether Cancelled may be seen here. A shield that went up after the wait was taken off, and
+-- before its task ran, does not call the Cancelled back.
+function Context:may_be_cancelled()
+  if not self.world.toggled then
+    return self:cancelled_by() ~= nil
+  end
+  for _, record in ipairs(self.stack) do
+    if record.join and record.join.over or record.task and self.world.cancelled[record.task]
+      or record.handle and record.handle:cancel_called() then
+      return true
+    end
+  end
+  return false
+end
+
 local function remove_value(list, value)
   for i, item in ipairs(list) do
     if item == value then
@@ -262,7 +287,7 @@ function Context:wait(fn, ...)
   end
   local e = results[2]
   if type(e) == "table" and e.kind == "Cancelled" then
-    if not self:cancelled_by() then
+    if not self:may_be_cancelled() then
       violation("I4: Cancelled where no scope is cancelled")
     elseif before and concur.now() ~= start then
       violation("I5: Cancelled came late")
@@ -277,6 +302,7 @@ local run_list
 
 -- The body of a new task. `base` is the list of scopes it is inside.
 local function task_body(world, base, list, node, counts)
+  local stack = table.move(base, 1, #base, 1, {})
   return function()
     counts.started = counts.started + 1
     local _ <close> = expect.guard(function()
@@ -286,7 +312,7 @@ local function task_body(world, base, list, node, counts)
     local context = setmetatable({
       id = world.next_id,
       world = world,
-      stack = table.move(base, 1, #base, 1, {}),
+      stack = stack,
       held = {},
     }, Context)
     local task = concur.current_task()
@@ -393,14 +419,15 @@ function OPS.select(context, node)
   world.next_item = world.next_item + 1
   local item = world.next_item
   local key, value = context:wait(concur.select, {
-    get = choose(world.queues, node.n):getting(),
-    put = choose(world.queues, node.n // 10):putting(item),
-    event = choose(world.events, node.n):waiting(),
-    after = concur.after(node.seconds),
+    -- A list: the order of other keys is not the same in every process.
+    choose(world.queues, node.n):getting(),
+    choose(world.queues, node.n // 10):putting(item),
+    choose(world.events, node.n):waiting(),
+    concur.after(node.seconds),
   })
-  if key == "get" then
+  if key == 1 then
     took(world, value)
-  elseif key == "put" then
+  elseif key == 2 then
     world.put[item] = 1
   end
 end
@@ -445,6 +472,7 @@ end
 function OPS.toggle(context, node)
   local record = choose(context.world.scopes, node.n)
   if record then
+    context.world.toggled = true
     record.handle:shield(not record.handle:shield())
     -- A shield must not outlive its reason, or the program may never end.
     concur.get_event_loop():call_later(5, function()
@@ -491,6 +519,33 @@ function OPS.wait_future(context, node)
   local future = choose(context.world.futures, node.n)
   if not future:done() then
     context:wait(future.result, future)
+  end
+end
+
+-- Now and then wakes what the program forgot to wake, so that it goes on.
+function OPS.garden(context, node)
+  local world = context.world
+  while true do
+    context:wait(concur.sleep, node.seconds)
+    for _, event in ipairs(world.events) do
+      event:set()
+      event:clear()
+    end
+    for i, future in ipairs(world.futures) do
+      future:set_result(i)
+      world.futures[i] = concur.Future()
+    end
+    for _, queue in ipairs(world.queues) do
+      world.next_item = world.next_item + 1
+      if queue:try_put(world.next_item) then
+        world.put[world.next_item] = 1
+      else
+        took(world, queue:try_get())
+      end
+    end
+    hold(context, world.condition, function()
+      world.condition:notify_all()
+    end)
   end
 end
 
@@ -673,7 +728,7 @@ local function join(context, node, combine, ends)
   if not results[1] then
     local e = results[2]
     if type(e) == "table" and e.kind == "Cancelled" then
-      if not context:cancelled_by() then
+      if not context:may_be_cancelled() then
         violation("I4: Cancelled from a combinator where no scope is cancelled")
       end
     elseif not is_violation(e) then
@@ -733,7 +788,7 @@ function OPS.swallow(context, node)
     if is_violation(e) then
       error(e, 0)
     elseif type(e) == "table" and e.kind == "Cancelled" then
-      if not context:cancelled_by() then
+      if not context:may_be_cancelled() then
         violation("I4: Cancelled outside its scope")
       end
     else
@@ -808,14 +863,18 @@ end
 -- Ends what is still alive; afterwards everything must have come back.
 local function finish(world)
   local tasks = {}
-  for i, record in ipairs(world.background) do
-    tasks[i] = record.task
-    world.cancelled[record.task] = world.cancelled[record.task] or "the end"
-    record.task:cancel("the end")
-  end
-  if #tasks > 0 then
-    concur.wait(tasks)
-  end
+  repeat -- a task that is cancelled may start others before its first wait
+    local count = #tasks
+    for i = count + 1, #world.background do
+      local task = world.background[i].task
+      tasks[i] = task
+      world.cancelled[task] = world.cancelled[task] or "the end"
+      task:cancel("the end")
+    end
+    if #tasks > 0 then
+      concur.wait(tasks)
+    end
+  until #tasks == count
   for _, task in ipairs(tasks) do
     if task:state() == "failed" then
       local e = task:exception()
@@ -920,15 +979,14 @@ function random_program.run(program)
     core.shuffle(nil)
     core.on_switch(nil)
   end)
-  testing.run(function(case)
+  testing.run(function()
     world = World()
-    execute(program, world)
+    local ok, e = pcall(execute, program, world)
     concur.sleep(10) -- timers of `toggle`
-    collectgarbage "step"
-    for _, report in ipairs(case:take_reports()) do
-      check_error(report.error)
+    if not ok then
+      error(e, 0)
     end
-  end)
+  end, { on_error = check_error })
   return table.concat(world.trace, "\n")
 end
 
