@@ -15,16 +15,17 @@ int concur_await_results(lua_State *L, concur_fiber *fiber, int index, concur_fu
 
 /* True when waiting for `future` would close a circle of tasks that wait for each other.  Bounded:
    longer circles are found as a deadlock when the loop is idle. */
-static bool await_cycle(concur_fiber *fiber, concur_future *future) {
+static bool await_cycle(const concur_fiber *fiber, concur_future *future) {
   for (int hops = 0; hops < 64; hops++) {
-    concur_task *task = concur_task_of_future(future);
-    if (task == NULL) return false;
-    if (&task->fiber == fiber) return true;
-    if (task->fiber.state != CONCUR_FIBER_PARKED || task->fiber.wait != &wait_future ||
-        concur_timer_active(&task->fiber.timer) || !concur_fiber_intact(&task->fiber)) {
+    const concur_task *task = concur_task_of_future(future);
+    if (task == NULL || task->body == NULL) return false;
+    const concur_fiber *next = &task->body->fiber;
+    if (next == fiber) return true;
+    if (next->state != CONCUR_FIBER_PARKED || next->wait != &wait_future ||
+        concur_timer_active(&next->timer) || !concur_fiber_intact(next)) {
       return false;
     }
-    future = task->fiber.target;
+    future = next->target;
   }
   return false;
 }
@@ -80,8 +81,10 @@ function Future:result(timeout) end
 static int l_future_result(lua_State *L) {
   concur_runtime *runtime = concur_runtime_of(L);
   concur_future *future = concur_future_check(L, runtime, 1);
-  if (!lua_isnoneornil(L, 2)) (void)concur_check_duration(L, 2);
-  lua_settop(L, 2);
+  if (lua_gettop(L) > 1) {
+    if (!lua_isnil(L, 2)) (void)concur_check_duration(L, 2);
+    lua_settop(L, 2);
+  }
   return wait_for_result(L, runtime, future);
 }
 
@@ -354,23 +357,23 @@ static int l_task_traceback(lua_State *L) {
     concur_future_push_traceback(L, runtime, 1);
     return 1;
   }
-  if (concur_future_settled(&task->future)) {
+  if (task->body == NULL || !task->body->started) {
     lua_pushnil(L);
   } else {
-    luaL_traceback(L, task->fiber.leaf, NULL, 0);
+    luaL_traceback(L, task->body->fiber.leaf, NULL, 0);
   }
   return 1;
 }
 
 static int l_task_awaiting(lua_State *L) {
-  concur_task *task = check_task(L);
-  if (task->fiber.state != CONCUR_FIBER_PARKED) {
+  concur_body *body = check_task(L)->body;
+  if (body == NULL || body->fiber.state != CONCUR_FIBER_PARKED) {
     lua_pushnil(L);
     return 1;
   }
-  lua_pushstring(L, task->fiber.wait->name);
-  if (task->fiber.wait == &wait_future && concur_fiber_intact(&task->fiber)) {
-    lua_State *leaf = task->fiber.leaf; /* the future is the first argument of its wait */
+  lua_pushstring(L, body->fiber.wait->name);
+  if (body->fiber.wait == &wait_future && concur_fiber_intact(&body->fiber)) {
+    lua_State *leaf = body->fiber.leaf; /* the future is the first argument of its wait */
     if (lua_checkstack(leaf, 1)) {
       lua_pushvalue(leaf, 1);
       lua_xmove(leaf, L, 1);
@@ -400,7 +403,7 @@ static int l_current_task(lua_State *L) {
   if (fiber == NULL) {
     lua_pushnil(L);
   } else {
-    concur_task_push(L, runtime, concur_task_of_fiber(fiber));
+    concur_body_push_task(L, runtime, concur_body_of_fiber(fiber));
   }
   return 1;
 }
@@ -411,7 +414,7 @@ static int l_all_tasks(lua_State *L) {
   lua_createtable(L, (int)scheduler->task_count, 0);
   lua_Integer count = 0;
   for (concur_node *node = scheduler->tasks.next; node != &scheduler->tasks; node = node->next) {
-    concur_task_push(L, runtime, concur_container_of(node, concur_task, link));
+    concur_body_push_task(L, runtime, concur_container_of(node, concur_body, link));
     lua_rawseti(L, -2, ++count);
   }
   return 1;
@@ -451,6 +454,11 @@ function concur.checkpoint() end
 function concur.sleep_forever() end
 */
 static int l_sleep(lua_State *L) {
+  int is_number;
+  if (lua_tonumberx(L, 1, &is_number) == 0 && is_number) { /* the way of `sleep(0)` */
+    concur_fiber *fiber = concur_fiber_ready_here(L, concur_runtime_of(L));
+    if (fiber != NULL) return concur_fiber_yield(L, fiber, slept);
+  }
   (void)concur_check_duration(L, 1);
   return concur_fiber_begin(L, sleep_wait);
 }

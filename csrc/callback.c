@@ -9,6 +9,7 @@
 #include "callback.h"
 
 #include "fiber.h"
+#include "report.h"
 
 typedef struct callback {
   concur_ready ready;
@@ -25,26 +26,32 @@ enum { CALLBACK_FUNCTION = 1, CALLBACK_ARGUMENTS = 2 };
 
 /* ---- running ---- */
 
-/* Argument: light userdata callback. */
-static int l_call(lua_State *L) {
-  callback *entry = lua_touserdata(L, 1);
-  concur_anchor_push(L, entry->runtime, entry->slot);
-  int self = lua_gettop(L);
-  concur_anchor_release(L, entry->runtime, entry->slot);
-  entry->slot = 0;
-  if (entry->cancelled) return 0;
+/* Pushes the function and its arguments; returns how many. */
+static int push_call(lua_State *L, int self, const callback *entry) {
   int count = entry->count;
-  luaL_checkstack(L, count + 4, "too many arguments");
+  luaL_checkstack(L, count + LUA_MINSTACK, "too many arguments");
   lua_getiuservalue(L, self, CALLBACK_FUNCTION);
-  lua_getiuservalue(L, self, CALLBACK_ARGUMENTS);
-  if (count == 1) {
-    lua_call(L, 1, 0);
-    return 0;
-  }
+  if (count > 0) lua_getiuservalue(L, self, CALLBACK_ARGUMENTS);
+  if (count <= 1) return count;
   int packed = lua_gettop(L);
   for (int i = 1; i <= count; i++) lua_rawgeti(L, packed, i);
   lua_remove(L, packed);
-  lua_call(L, count, 0);
+  return count;
+}
+
+/* Argument: light userdata callback. */
+static int l_call(lua_State *L) {
+  callback *entry = lua_touserdata(L, 1);
+  concur_runtime *runtime = entry->runtime;
+  concur_anchor_push(L, runtime, entry->slot);
+  concur_anchor_release(L, runtime, entry->slot);
+  entry->slot = 0;
+  if (entry->cancelled) return 0;
+  lua_pushcfunction(L, concur_traceback_handler); /* 3 */
+  int count = push_call(L, 2, entry);
+  if (lua_pcall(L, count, 0, 3) == LUA_OK) return 0;
+  concur_fiber_push_trace(L, &runtime->scheduler->top, -1);
+  concur_report(L, runtime, -2, -1, "error in a callback of the event loop");
   return 0;
 }
 
@@ -141,6 +148,25 @@ static int l_call_at(lua_State *L) {
   return call_at(L, runtime, 2, deadline);
 }
 
+static void callback_drop(lua_State *L, callback *entry) {
+  entry->cancelled = true;
+  if (entry->runtime->loop != NULL) concur_loop_stop_timer(entry->runtime->loop, &entry->timer);
+  concur_anchor_release(L, entry->runtime, entry->slot);
+  entry->slot = 0;
+}
+
+void concur_callback_drop_timers(lua_State *L, concur_runtime *runtime) {
+  concur_heap *timers = &runtime->loop->timers;
+  for (uint32_t i = 0; i < timers->count;) {
+    concur_timer *timer = timers->entries[i];
+    if (timer->fire == on_callback_time) {
+      callback_drop(L, concur_container_of(timer, callback, timer)); /* another comes to i */
+    } else {
+      i++;
+    }
+  }
+}
+
 /* ---- the handle ---- */
 
 /*@lua
@@ -161,11 +187,7 @@ static int l_callback_cancel(lua_State *L) {
   bool pending = entry->slot != 0 && !entry->cancelled;
   if (pending) {
     entry->cancelled = true;
-    if (!entry->queued) {
-      if (runtime->loop != NULL) concur_loop_stop_timer(runtime->loop, &entry->timer);
-      concur_anchor_release(L, runtime, entry->slot);
-      entry->slot = 0;
-    }
+    if (!entry->queued) callback_drop(L, entry);
     lua_pushnil(L);
     lua_setiuservalue(L, 1, CALLBACK_ARGUMENTS);
   }

@@ -11,4 +11,7 @@ void concur_callback_open(lua_State *L, concur_runtime *runtime);
    queue, also when it has already. */
 void concur_callback_on_settled(lua_State *L, concur_runtime *runtime, concur_future *future);
 
+/* Drops the calls of call_later and call_at that are not due yet. */
+void concur_callback_drop_timers(lua_State *L, concur_runtime *runtime);
+
 #endif

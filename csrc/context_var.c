@@ -21,8 +21,8 @@ void concur_fiber_push_context(lua_State *L, concur_fiber *fiber) {
   if (!fiber->has_context) {
     lua_pushnil(L);
   } else if (fiber->is_task) {
-    concur_task_push(L, runtime, concur_task_of_fiber(fiber));
-    lua_getiuservalue(L, -1, 2);
+    concur_body_push_task(L, runtime, concur_body_of_fiber(fiber));
+    lua_getiuservalue(L, -1, CONCUR_TASK_CONTEXT);
     lua_remove(L, -2);
   } else {
     lua_rawgeti(L, LUA_REGISTRYINDEX, runtime->settings_ref);
@@ -35,9 +35,9 @@ void concur_fiber_push_context(lua_State *L, concur_fiber *fiber) {
 static void set_context(lua_State *L, concur_fiber *fiber) {
   concur_runtime *runtime = fiber->scheduler->runtime;
   if (fiber->is_task) {
-    concur_task_push(L, runtime, concur_task_of_fiber(fiber));
+    concur_body_push_task(L, runtime, concur_body_of_fiber(fiber));
     lua_insert(L, -2);
-    lua_setiuservalue(L, -2, 2);
+    lua_setiuservalue(L, -2, CONCUR_TASK_CONTEXT);
   } else {
     lua_rawgeti(L, LUA_REGISTRYINDEX, runtime->settings_ref);
     lua_insert(L, -2);

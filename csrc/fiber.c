@@ -107,6 +107,7 @@ concur_fiber *concur_fiber_enter(lua_State *L, concur_runtime *runtime) {
 static const concur_wait wait_turn = {.name = "checkpoint"};
 
 static int drive_top(lua_State *L, concur_fiber *fiber);
+static void deliver_parking(concur_fiber *fiber);
 
 /* Takes the value that was given to the top-level fiber; a task has it on its stack already. */
 static void top_take(lua_State *L, concur_fiber *fiber) {
@@ -127,18 +128,17 @@ int concur_fiber_resume(lua_State *L, concur_fiber *fiber) {
 static int on_resume(lua_State *L, int status, lua_KContext context) {
   (void)status;
   concur_fiber *fiber = (concur_fiber *)context;
-  if (fiber->scheduler->current != fiber || fiber->leaf != L ||
-      fiber->state != CONCUR_FIBER_RUNNING) {
-    /* Resumed by a stranger: drop what it passed and go on waiting. */
-    lua_settop(L, fiber->base + fiber->given);
-    return lua_yieldk(L, 0, context, on_resume);
+  if (fiber->scheduler->current == fiber && fiber->leaf == L &&
+      fiber->state == CONCUR_FIBER_RUNNING) {
+    return concur_fiber_resume(L, fiber);
   }
-  return concur_fiber_resume(L, fiber);
+  /* Resumed by a stranger: drop what it passed and go on waiting. */
+  lua_settop(L, fiber->base + fiber->given);
+  return lua_yieldk(L, 0, context, on_resume);
 }
 
 static int suspend(lua_State *L, concur_fiber *fiber, concur_resume resume) {
   fiber->resume = resume;
-  fiber->given = false;
   fiber->base = lua_gettop(L);
   if (!fiber->is_task) return drive_top(L, fiber);
   return lua_yieldk(L, 0, (lua_KContext)fiber, on_resume);
@@ -149,26 +149,31 @@ int concur_fiber_park(lua_State *L, concur_fiber *fiber, const concur_wait *wait
   fiber->state = CONCUR_FIBER_PARKED;
   fiber->wait = wait;
   fiber->target = target;
+  fiber->given = false;
+  /* Code of the user's may have run since `begin`, and cancelled this very task. */
+  if (concur_fiber_cancelled(fiber)) deliver_parking(fiber);
   return suspend(L, fiber, resume);
 }
 
 int concur_fiber_yield(lua_State *L, concur_fiber *fiber, concur_resume body) {
   fiber->wait = &wait_turn;
-  fiber->target = NULL;
-  concur_fiber_wake(fiber, CONCUR_OUTCOME_VALUE);
+  fiber->given = false;
+  fiber->state = CONCUR_FIBER_READY;
+  fiber->outcome = CONCUR_OUTCOME_VALUE;
+  concur_loop_ready(fiber->scheduler->loop, &fiber->ready);
   return suspend(L, fiber, body);
 }
 
 /* Cancelled, or served too often in a row: the way through the scheduler. */
 static int begin_later(lua_State *L, concur_fiber *fiber, concur_resume body) {
   fiber->wait = &wait_turn;
-  fiber->target = NULL;
+  fiber->given = false;
   bool cancelled = concur_fiber_cancelled(fiber);
   concur_fiber_wake(fiber, cancelled ? CONCUR_OUTCOME_CANCELLED : CONCUR_OUTCOME_VALUE);
   return suspend(L, fiber, body);
 }
 
-int concur_fiber_begin(lua_State *L, concur_resume body) {
+int concur_fiber_begin_anywhere(lua_State *L, concur_resume body) {
   concur_runtime *runtime = concur_runtime_of(L);
   concur_fiber *fiber = concur_fiber_enter(L, runtime);
   if (runtime->watched) concur_hook_wait(L, runtime);
@@ -204,13 +209,21 @@ bool concur_fiber_intact(const concur_fiber *fiber) {
 }
 
 /* Takes a parked fiber off what it waits for; false when it is too late. */
-static bool fiber_abort(concur_fiber *fiber) {
-  /* Tampered with: what it waits for may be gone.  The node stays linked, and the task's memory
-     stays too; the step will find out. */
-  if (!concur_fiber_intact(fiber)) return true;
+static bool fiber_take_off(concur_fiber *fiber) {
   if (fiber->wait->abort != NULL) return fiber->wait->abort(fiber);
   concur_node_unlink(&fiber->waiter.node);
   return true;
+}
+
+static bool fiber_abort(concur_fiber *fiber) {
+  /* Tampered with: what it waits for may be gone.  The node stays linked, and the fiber's memory is
+     not used again; the step will find out. */
+  return !concur_fiber_intact(fiber) || fiber_take_off(fiber);
+}
+
+/* The same for a fiber that is about to suspend: its coroutine still runs. */
+static void deliver_parking(concur_fiber *fiber) {
+  if (fiber_take_off(fiber)) concur_fiber_wake(fiber, CONCUR_OUTCOME_CANCELLED);
 }
 
 void concur_fiber_deliver(concur_fiber *fiber) {

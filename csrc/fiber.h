@@ -112,8 +112,7 @@ struct concur_scheduler {
   void (*describe_tasks)(luaL_Buffer *text, concur_scheduler *scheduler);
   uint32_t scope_count;    /* scopes in use, for leak checks */
   concur_scope *free_scopes;
-  void *scope_chunks;      /* owned; freed at lua_close */
-  struct concur_coroutine_pool *coroutines; /* owned; task.c */
+  struct concur_task_pool *pool; /* anchored; task_pool.c */
   void (*on_last_task)(concur_scheduler *scheduler); /* run.c: told when no task is left */
 };
 
@@ -132,9 +131,27 @@ static inline concur_fiber *concur_fiber_current(concur_scheduler *scheduler) {
 /* The fiber that may wait here; raises an error that says what to do instead when none may. */
 concur_fiber *concur_fiber_enter(lua_State *L, concur_runtime *runtime);
 
+/* The short way of the next function: the running task, if it may wait here and now; else NULL. */
+static inline concur_fiber *concur_fiber_ready_here(lua_State *L, concur_runtime *runtime) {
+  concur_scheduler *scheduler = runtime->scheduler;
+  concur_fiber *fiber = scheduler->current;
+  if (fiber == NULL || fiber->leaf != L || fiber->scope->cancelled || runtime->watched ||
+      scheduler->quick >= CONCUR_QUICK_LIMIT || concur_runtime_forked(runtime) ||
+      !lua_isyieldable(L)) {
+    return NULL;
+  }
+  scheduler->quick++;
+  return fiber;
+}
+
+int concur_fiber_begin_anywhere(lua_State *L, concur_resume body);
+
 /* Starts every function that may suspend: enter, deliver cancellation, share the processor, then
    `body`.  Call as `return concur_fiber_begin(L, body)`, arguments already checked. */
-int concur_fiber_begin(lua_State *L, concur_resume body);
+static inline int concur_fiber_begin(lua_State *L, concur_resume body) {
+  concur_fiber *fiber = concur_fiber_ready_here(L, concur_runtime_of(L));
+  return fiber != NULL ? body(L, fiber) : concur_fiber_begin_anywhere(L, body);
+}
 
 /* Parks the fiber; `resume` runs when it is woken with VALUE, TIMEOUT or CLOSED.  Call as
    `return concur_fiber_park(...)`.  The node must be linked, the timer started, before. */

@@ -63,16 +63,16 @@ static void record_error(lua_State *L, concur_runtime *runtime, int group_index,
   group->error_count = n;
 }
 
-void concur_group_child_failed(lua_State *co, concur_runtime *runtime, concur_task *task) {
-  concur_group *group = task->group;
+void concur_group_child_failed(lua_State *co, concur_runtime *runtime, concur_body *body) {
+  concur_group *group = body->group;
   if (group->owner == NULL) return; /* nobody to raise it: it is reported as never retrieved */
   int traceback = lua_gettop(co);
   luaL_checkstack(co, 4, NULL);
   concur_anchor_push(co, runtime, group->slot);
-  concur_task_push(co, runtime, task);
+  concur_body_push_task(co, runtime, body);
   record_error(co, runtime, traceback + 1, group, traceback - 1, traceback, traceback + 2);
   lua_settop(co, traceback);
-  task->future.retrieved = true;
+  body->task->future.retrieved = true;
   concur_scope_cancel(runtime->scheduler, group->scope);
 }
 
@@ -85,12 +85,12 @@ static void release(lua_State *L, concur_runtime *runtime, concur_group *group) 
   concur_anchor_release(L, runtime, slot);
 }
 
-void concur_group_child_ended(lua_State *L, concur_task *task) {
-  concur_group *group = task->group;
-  task->group = NULL;
+void concur_group_child_ended(lua_State *L, concur_body *body) {
+  concur_group *group = body->group;
+  body->group = NULL;
   if (--group->pending > 0) return;
   if (group->owner == NULL) {
-    release(L, task->fiber.scheduler->runtime, group);
+    release(L, body->fiber.scheduler->runtime, group);
   } else if (group->joining) {
     group->joining = false;
     concur_fiber_wake(group->owner, CONCUR_OUTCOME_VALUE);

@@ -25,9 +25,9 @@ void concur_group_open(lua_State *L, concur_runtime *runtime);
 
 /* [in the child's coroutine] The child failed: its error and first traceback (or nil) are on top and
    stay there.  Records them and cancels the group.  May raise (memory) before any change. */
-void concur_group_child_failed(lua_State *co, concur_runtime *runtime, concur_task *task);
+void concur_group_child_failed(lua_State *co, concur_runtime *runtime, concur_body *body);
 
 /* The child has ended, however.  Never raises. */
-void concur_group_child_ended(lua_State *L, concur_task *task);
+void concur_group_child_ended(lua_State *L, concur_body *body);
 
 #endif

@@ -399,7 +399,7 @@ static void check_inputs(lua_State *L, concur_runtime *runtime, const join *join
     concur_future *future = concur_future_test(L, runtime, -1);
     if (future == NULL && !concur_is_callable(L, -1)) raise_bad_input(L, joint, i);
     concur_task *task = future != NULL ? concur_task_of_future(future) : NULL;
-    if (task != NULL && &task->fiber == current) {
+    if (task != NULL && task->body != NULL && &task->body->fiber == current) {
       concur_error_raise(L, runtime, "Deadlock", "a task waits for itself in %s",
                          mode_names[joint->mode]);
     }

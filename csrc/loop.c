@@ -24,6 +24,8 @@ enum { LONGEST_INTERVAL = 128 };
 static void on_timer(uv_timer_t *timer) {
   concur_loop *loop = timer->data;
   loop->armed_ns = CONCUR_NEVER;
+  /* libuv runs due timers before it polls: without this, that poll would have no time-out. */
+  uv_stop(&loop->uv);
 }
 
 static void on_async(uv_async_t *async) {
@@ -145,7 +147,7 @@ static void run_ready(concur_loop *loop, uint32_t limit) {
     } else {
       run_timed(loop, ready);
     }
-    if (loop->leave) return;
+    if (loop->leave || loop->stop) return;
   }
 }
 
@@ -289,7 +291,7 @@ concur_drive_end concur_loop_drive(concur_loop *loop, lua_State *L) {
   for (;;) {
     run_ready(loop, loop->poll_interval);
     if (loop->leave) break;
-    if (loop->ready_head != NULL && !poll_due(loop)) continue;
+    if (loop->ready_head != NULL && !loop->stop && !poll_due(loop)) continue;
     flush(loop);
     collect(loop);
     if (loop->interrupted) {

@@ -42,7 +42,9 @@ struct concur_loop {
   concur_ready **ready_tail;
   lua_State *L;      /* the state that drives the loop; NULL while nothing does */
   bool leave;        /* set by what the driver waits for */
-  bool stop;         /* EventLoop:stop */
+  bool stop;         /* EventLoop:stop, once what was ready before it has run */
+  concur_ready stopper; /* sets `stop`; in the ready queue while `stopping` */
+  bool stopping;
   bool interrupted;  /* SIGINT arrived (copied from the signal flag) */
   bool closing;      /* no Lua code runs any more */
   bool is_virtual;   /* virtual clock */

@@ -55,6 +55,16 @@ static void set_extras(lua_State *L, concur_runtime *runtime) {
   lua_pop(L, 1);
 }
 
+/* Puts the functions behind `__index` of an empty table: Lua names a function in messages after the
+   first loaded module that holds it, and that shall be `concur`. */
+static void hide_functions(lua_State *L) {
+  lua_newtable(L);
+  lua_createtable(L, 0, 1);
+  lua_rotate(L, -3, -1);
+  lua_setfield(L, -2, "__index");
+  lua_setmetatable(L, -2);
+}
+
 int luaopen_concur_core(lua_State *L) {
   if (lua_rawgetp(L, LUA_REGISTRYINDEX, &core_key) == LUA_TTABLE) return 1;
   pin_module();
@@ -83,6 +93,7 @@ int luaopen_concur_core(lua_State *L) {
   concur_shared_buffer_open(L, runtime);
   concur_executor_open(L, runtime);
   set_extras(L, runtime);
+  hide_functions(L);
   lua_pushvalue(L, -1);
   lua_rawsetp(L, LUA_REGISTRYINDEX, &core_key);
   return 1;

@@ -11,6 +11,7 @@
 #include <stdio.h>
 
 #include "await.h"
+#include "callback.h"
 #include "report.h"
 #include "sigint.h"
 #include "task.h"
@@ -41,9 +42,9 @@ static void on_last_task(concur_scheduler *scheduler) {
 static void cancel_all(concur_scheduler *scheduler) {
   concur_node *node = scheduler->tasks.next;
   while (node != &scheduler->tasks) { /* cancelling runs no Lua code: the list stays as it is */
-    concur_task *task = concur_container_of(node, concur_task, link);
+    concur_body *body = concur_container_of(node, concur_body, link);
     node = node->next;
-    (void)concur_task_cancel(task);
+    (void)concur_task_cancel(body->task);
   }
 }
 
@@ -151,6 +152,13 @@ static int l_run_forever(lua_State *L) {
   return concur_fiber_begin(L, forever_wait);
 }
 
+static void on_stop(concur_loop *loop, concur_ready *ready) {
+  (void)ready;
+  loop->stopping = false;
+  loop->stop = true;
+}
+
+/* What is ready now still runs, what that makes ready does not. */
 static int l_stop(lua_State *L) {
   concur_runtime *runtime = concur_runtime_of(L);
   concur_loop *loop = concur_scheduler_loop(L, runtime->scheduler);
@@ -159,7 +167,11 @@ static int l_stop(lua_State *L) {
                               "EventLoop:stop() inside concur.run: return from the main function "
                               "or cancel its task instead");
   }
-  loop->stop = true;
+  if (!loop->stopping) {
+    loop->stopping = true;
+    loop->stopper.run = on_stop;
+    concur_loop_ready(loop, &loop->stopper);
+  }
   return 0;
 }
 
@@ -319,6 +331,7 @@ static int l_use_clock(lua_State *L) {
   concur_runtime *runtime = concur_runtime_of(L);
   virtual_clock *clock = lua_isnoneornil(L, 1) ? NULL : check_clock(L, 1);
   concur_loop *loop = concur_scheduler_loop(L, runtime->scheduler);
+  concur_callback_drop_timers(L, runtime); /* calls that were never due */
   if (loop->timers.count > 0) {
     return concur_error_raise(L, runtime, "InvalidState",
                               "cannot change the clock while timers are pending");
@@ -423,7 +436,7 @@ void concur_run_close(lua_State *L, concur_runtime *runtime) {
   concur_loop *loop = scheduler->loop;
   if (loop != NULL) loop->closing = true;
   concur_executor_close(L, runtime);
-  concur_task_drop_all(L, scheduler);
+  concur_task_drop_all(scheduler);
   if (loop == NULL) return;
   concur_sigint_release(loop);
   scheduler->loop = NULL;

@@ -92,6 +92,8 @@ void concur_sigint_release(concur_loop *loop) {
   uninstall();
   atomic_store(&target, NULL);
   atomic_store(&owner, NULL);
+  /* One that the loop never looked at belongs to whoever had SIGINT before. */
+  if (atomic_exchange(&arrived, 0) > 0 && !atomic_load(&taken)) (void)raise(SIGINT);
 }
 
 bool concur_sigint_take(concur_loop *loop) {

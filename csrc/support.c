@@ -4,7 +4,6 @@
 
 #include <math.h>
 #include <stdarg.h>
-#include <stdatomic.h>
 #include <string.h>
 #include <uv.h>
 
@@ -14,23 +13,19 @@
 
 /* ---- fork: a child of the host's fork must not touch what the parent's threads own ---- */
 
-static atomic_int fork_generation;
+int concur_fork_generation;
 
 #ifndef _WIN32
 static uv_once_t fork_once = UV_ONCE_INIT;
 
 static void on_fork_child(void) {
-  atomic_fetch_add(&fork_generation, 1);
+  concur_fork_generation++;
 }
 
 static void fork_watch(void) {
   (void)pthread_atfork(NULL, NULL, on_fork_child);
 }
 #endif
-
-bool concur_runtime_forked(const concur_runtime *runtime) {
-  return runtime->fork_generation != atomic_load(&fork_generation);
-}
 
 /* ---- the runtime ---- */
 
@@ -92,7 +87,7 @@ concur_runtime *concur_runtime_open(lua_State *L) {
 #endif
   concur_runtime *runtime = lua_newuserdatauv(L, sizeof *runtime, 1);
   memset(runtime, 0, sizeof *runtime);
-  runtime->fork_generation = atomic_load(&fork_generation);
+  runtime->fork_generation = concur_fork_generation;
   concur_list_init(&runtime->unretrieved);
   lua_pushvalue(L, -1);
   runtime->self_ref = luaL_ref(L, LUA_REGISTRYINDEX);

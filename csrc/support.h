@@ -88,8 +88,12 @@ concur_runtime *concur_runtime_find(lua_State *L);
 /* Makes the runtime; called once by luaopen. */
 concur_runtime *concur_runtime_open(lua_State *L);
 
+extern int concur_fork_generation; /* changes only in a child, right after the fork */
+
 /* True in a child of a fork by the host: nothing of concur may be touched there. */
-bool concur_runtime_forked(const concur_runtime *runtime);
+static inline bool concur_runtime_forked(const concur_runtime *runtime) {
+  return runtime->fork_generation != concur_fork_generation;
+}
 
 /* Raises InvalidState in a forked child or while the state closes. */
 void concur_runtime_check(lua_State *L, const concur_runtime *runtime);

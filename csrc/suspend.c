@@ -140,8 +140,15 @@ static int suspend_begin(lua_State *L, concur_fiber *fiber) {
     lua_pushvalue(L, 2);
     lua_pushcclosure(L, functions[i], 2);
   }
-  lua_call(L, 2, 1);
+  lua_pushcfunction(L, concur_traceback_handler);
+  lua_insert(L, 3);
+  if (lua_pcall(L, 2, 1, 3) != LUA_OK) {
+    self->state = OVER; /* a late resume must know that nobody takes what it brings */
+    return concur_fiber_rethrow(L, fiber);
+  }
+  lua_remove(L, 3);
   if (!lua_isnil(L, 3) && !lua_isfunction(L, 3)) {
+    self->state = OVER;
     return luaL_error(L, "the function given to 'suspend' must return a function (on_cancel) or "
                          "nothing, not %s", luaL_typename(L, 3));
   }

@@ -203,7 +203,7 @@ static int l_lock_owner(lua_State *L) {
   if (self->owner == NULL || !self->owner->is_task) {
     lua_pushnil(L);
   } else {
-    concur_task_push(L, concur_runtime_of(L), concur_task_of_fiber(self->owner));
+    concur_body_push_task(L, concur_runtime_of(L), concur_body_of_fiber(self->owner));
   }
   return 1;
 }

@@ -1,437 +1,255 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * See task.h.  Parts: the coroutine pool; spawn; the body of every task; the step; ends that are
- * out of order (bare yield, tampering, kill, close).
+ * See task.h.  Here: spawn, the body of every task, the step.  Ends out of order: task_end.c.
  *
  * The step runs on the loop's state and never raises.  What may raise for want of memory (packing
  * results, making a sentinel) happens inside the task's own coroutine; if it does, the coroutine
  * dies and the step settles the task without needing memory.
  */
-#include "group.h"
 #include "task.h"
 
-#include <string.h>
+#include "group.h"
+#include "task_pool.h"
 
-#include "report.h"
-
-#define CONCUR_BARE_YIELD_TEXT                                                     \
-  "a task called coroutine.yield: nobody would resume it (to let others run, use " \
-  "concur.checkpoint; for a generator, concur.wrap)"
-#define CONCUR_TAMPERED_TEXT "the task's coroutine was closed or resumed from outside"
-
-/* ---- coroutines ---- */
-
-enum { IDLE_LIMIT = 1024 };
-
-typedef struct coroutine {
-  lua_State *co;
-  int co_slot; /* anchors the coroutine */
-  int slot;    /* anchors its task while it has one */
-} coroutine;
-
-struct concur_coroutine_pool {
-  int count;
-  coroutine idle[IDLE_LIMIT];
-};
-
-/* Makes sure that one idle coroutine is there; raises. */
-static coroutine *pool_reserve(lua_State *L, concur_scheduler *scheduler) {
-  struct concur_coroutine_pool *pool = scheduler->coroutines;
-  if (pool->count == 0) {
-    coroutine fresh;
-    lua_pushboolean(L, 0);
-    fresh.slot = concur_anchor(L, scheduler->runtime);
-    fresh.co = lua_newthread(L);
-    fresh.co_slot = concur_anchor(L, scheduler->runtime);
-    pool->idle[pool->count++] = fresh;
-  }
-  return &pool->idle[pool->count - 1];
-}
-
-/* Gives a coroutine back that ended in order: its stack is empty. */
-static void pool_give_back(lua_State *L, concur_scheduler *scheduler, coroutine used) {
-  struct concur_coroutine_pool *pool = scheduler->coroutines;
-  if (pool->count < IDLE_LIMIT) {
-    pool->idle[pool->count++] = used;
-  } else {
-    concur_anchor_release(L, scheduler->runtime, used.co_slot);
-    concur_anchor_release(L, scheduler->runtime, used.slot);
-  }
-}
+static void task_run(concur_loop *loop, concur_ready *ready);
 
 /* ---- spawn ---- */
 
-static void task_run(concur_loop *loop, concur_ready *ready);
-static int task_main(lua_State *co);
-
-static void task_init(concur_task *task, concur_scheduler *scheduler, concur_scope *parent,
-                      concur_group *group) {
-  concur_future_init(&task->future, &concur_task_ops);
-  concur_fiber *fiber = &task->fiber;
+static void body_init(concur_body *body, concur_scheduler *scheduler, concur_task *task) {
+  concur_fiber *fiber = &body->fiber;
   fiber->ready.run = task_run;
+  fiber->waiter.node.next = NULL;
   fiber->waiter.notify = concur_fiber_notify;
   fiber->waiter.exchange = &concur_fiber_exchange;
-  concur_list_init(&fiber->held);
+  fiber->wait = NULL;
   fiber->scheduler = scheduler;
+  fiber->co = NULL;
+  fiber->leaf = NULL;
+  fiber->state = CONCUR_FIBER_READY;
+  fiber->outcome = CONCUR_OUTCOME_VALUE;
   fiber->is_task = true;
+  fiber->given = false;
+  fiber->has_context = false;
+  fiber->has_trace = false;
+  fiber->rethrown = false;
+  concur_list_init(&fiber->held);
   concur_timer_init(&fiber->timer);
-  concur_scope_init_own(scheduler, &task->own, fiber, parent);
-  fiber->scope = &task->own;
-  task->group = group;
-  task->id = ++scheduler->next_task_id;
-  if (scheduler->teardown) concur_scope_cancel(scheduler, &task->own);
-}
-
-/* The new task (on top) shares the context variables of whoever spawns it. */
-static void inherit_context(lua_State *L, concur_fiber *from, concur_task *task) {
-  concur_fiber_push_context(L, from);
-  lua_setiuservalue(L, -2, 2);
-  task->fiber.has_context = true;
+  body->task = task;
+  body->status = CONCUR_NOT_ENDED;
+  body->started = false;
+  body->bare_yield = false;
+  body->killed = false;
 }
 
 concur_task *concur_task_spawn(lua_State *L, concur_runtime *runtime, int count,
                                concur_scope *parent, concur_group *group) {
   concur_scheduler *scheduler = runtime->scheduler;
   concur_loop *loop = concur_scheduler_loop(L, scheduler);
-  luaL_checkstack(L, 6, NULL);
-  coroutine *taken = pool_reserve(L, scheduler);
-  lua_State *co = taken->co;
-  if (!lua_checkstack(co, count + 8)) luaL_error(L, "not enough memory");
-  concur_task *task = concur_class_new(L, runtime, CONCUR_CLASS_TASK, sizeof *task, 2);
-  concur_fiber *current = concur_fiber_current(scheduler);
-  if (current->has_context) inherit_context(L, current, task);
+  concur_body *body = concur_body_peek(L, scheduler);
+  concur_task *task = lua_newuserdatauv(L, sizeof *task, CONCUR_TASK_ARGUMENTS - 1 + count);
+  task->body = NULL;
+  task->named = false;
+  concur_future_init(&task->future, &concur_task_ops);
+  concur_class_set(L, runtime, CONCUR_CLASS_TASK);
   /* From here nothing fails. */
-  task_init(task, scheduler, parent, group);
-  scheduler->coroutines->count--;
-  task->fiber.co = co;
-  task->fiber.leaf = co;
-  task->co_slot = taken->co_slot;
-  task->slot = taken->slot;
+  concur_fiber *current = concur_fiber_current(scheduler);
+  concur_body_take(scheduler, body);
+  body_init(body, scheduler, task);
+  if (current->has_context) {
+    concur_fiber_push_context(L, current);
+    lua_setiuservalue(L, -2, CONCUR_TASK_CONTEXT);
+    body->fiber.has_context = true;
+  }
+  concur_scope_init_own(scheduler, &body->own, &body->fiber, parent);
+  body->fiber.scope = &body->own;
+  body->group = group;
+  body->arguments = count;
+  task->body = body;
+  task->id = ++scheduler->next_task_id;
+  if (scheduler->teardown) concur_scope_cancel(scheduler, &body->own);
   lua_rawgeti(L, LUA_REGISTRYINDEX, runtime->anchors_ref);
   lua_pushvalue(L, -2);
-  lua_rawseti(L, -2, task->slot);
+  lua_rawseti(L, -2, body->slot);
   lua_pop(L, 1);
-  lua_pushcfunction(co, task_main);
-  lua_pushvalue(L, -1);
-  lua_xmove(L, co, 1);
-  lua_pushcfunction(co, concur_traceback_handler);
-  lua_insert(L, -(count + 2)); /* the task below the function: what the caller keeps */
-  lua_xmove(L, co, count + 1);
-  task->fiber.base = count + 3;
-  task->fiber.state = CONCUR_FIBER_READY;
-  concur_list_append(&scheduler->tasks, &task->link);
+  lua_insert(L, -(count + 2)); /* below the function */
+  int index = lua_gettop(L) - count - 1;
+  for (int i = count - 1; i >= 0; i--) lua_setiuservalue(L, index, CONCUR_TASK_ARGUMENTS + i);
+  lua_setiuservalue(L, index, CONCUR_TASK_OUTCOME);
+  concur_list_append(&scheduler->tasks, &body->link);
   scheduler->task_count++;
-  concur_loop_ready(loop, &task->fiber.ready);
+  concur_loop_ready(loop, &body->fiber.ready);
   return task;
 }
 
-/* ---- the end of a task ---- */
+/* ---- the end in order ---- */
 
-/* Takes the ended task out of everything.  Allocates nothing, never raises. */
-static void task_retire(lua_State *L, concur_task *task) {
-  concur_fiber *fiber = &task->fiber;
+void concur_body_retire(lua_State *L, concur_body *body) {
+  concur_fiber *fiber = &body->fiber;
   concur_scheduler *scheduler = fiber->scheduler;
   fiber->state = CONCUR_FIBER_DEAD;
-  concur_fiber_clear_trace(L, fiber);
-  concur_scope_drop(L, scheduler, &task->own);
-  concur_node_unlink(&task->link);
+  if (fiber->has_trace) concur_fiber_clear_trace(L, fiber);
+  concur_scope_drop(L, scheduler, &body->own);
+  concur_node_unlink(&body->link);
   scheduler->task_count--;
+  body->task->body = NULL;
+  body->task = NULL;
   lua_rawgeti(L, LUA_REGISTRYINDEX, scheduler->runtime->anchors_ref);
   lua_pushboolean(L, 0);
-  lua_rawseti(L, -2, task->slot);
+  lua_rawseti(L, -2, body->slot);
   lua_pop(L, 1);
-  if (task->group != NULL) concur_group_child_ended(L, task);
+  if (body->group != NULL) concur_group_child_ended(L, body);
   if (scheduler->task_count == 0 && scheduler->on_last_task != NULL) {
     scheduler->on_last_task(scheduler);
   }
 }
 
-/* [in the task's coroutine] The body raised; the error is on top. */
-static void task_failed(lua_State *co, concur_task *task) {
-  concur_runtime *runtime = task->fiber.scheduler->runtime;
-  (void)concur_scope_replace_stale(co, runtime, &task->own);
+/* [in the task's coroutine] The function raised; the error is on top. */
+static void body_failed(lua_State *co, concur_body *body) {
+  concur_runtime *runtime = body->fiber.scheduler->runtime;
+  concur_task *task = body->task;
+  (void)concur_scope_replace_stale(co, runtime, &body->own);
   uint64_t id = concur_cancelled_id(co, runtime, -1);
   if (id != 0) {
     lua_getfield(co, -1, "reason");
-    if (task->group != NULL && id != task->own.id && id != task->group->scope_id) {
-      task->group->child_cancelled = true;
+    if (body->group != NULL && id != body->own.id && id != body->group->scope_id) {
+      body->group->child_cancelled = true;
     }
     concur_future_set_cancelled(co, 1, &task->future);
     return;
   }
-  concur_fiber_push_trace(co, &task->fiber, -1);
-  if (task->group != NULL) concur_group_child_failed(co, runtime, task);
+  concur_fiber_push_trace(co, &body->fiber, -1);
+  if (body->group != NULL) concur_group_child_failed(co, runtime, body);
   lua_pushvalue(co, -2);
   concur_future_set_error(co, runtime, 1, &task->future, lua_gettop(co) - 1);
 }
 
-/* A task that ends must not hold locks: who waits for them gets an error instead of hanging. */
-static void abandon_locks(lua_State *L, concur_task *task) {
-  if (concur_list_empty(&task->fiber.held)) return;
-  task->fiber.scheduler->abandon_locks(L, &task->fiber);
-}
-
 /* [in the task's coroutine] */
-static int task_end(lua_State *co, int status, lua_KContext context) {
-  concur_task *task = (concur_task *)context;
-  bool ended = status == LUA_OK || status == LUA_YIELD;
-  abandon_locks(co, task);
-  if (ended && task->bare_yield) { /* nothing was left to run in which to raise the error */
-    concur_error_new(co, task->fiber.scheduler->runtime, "InvalidState", CONCUR_BARE_YIELD_TEXT);
+static int body_end(lua_State *co, int status, lua_KContext context) {
+  concur_body *body = (concur_body *)context;
+  if (body->status == CONCUR_NOT_ENDED) body->status = status;
+  if (body->fiber.scheduler->current != &body->fiber) {
+    /* A stranger resumed the coroutine; the end waits for the scheduler. */
+    return lua_yieldk(co, 0, context, body_end);
+  }
+  bool ended = body->status == LUA_OK || body->status == LUA_YIELD;
+  if (!concur_list_empty(&body->fiber.held)) concur_body_abandon_locks(co, body);
+  if (body->bare_yield) lua_sethook(co, body->hook, body->hook_mask, body->hook_count);
+  if (ended && body->bare_yield) { /* nothing was left to run in which to raise the error */
+    concur_error_new(co, body->fiber.scheduler->runtime, "InvalidState", "%s",
+                     concur_bare_yield_text);
     ended = false;
   }
   if (ended) {
-    concur_future_set_results(co, 1, &task->future, lua_gettop(co) - 2);
+    concur_future_set_results(co, 1, &body->task->future, lua_gettop(co) - 2);
   } else {
-    task_failed(co, task);
+    body_failed(co, body);
   }
-  task_retire(co, task);
+  concur_body_retire(co, body);
   return 0;
 }
 
 /* [in the task's coroutine] Stack: task, handler, function, arguments. */
 static int task_main(lua_State *co) {
   concur_task *task = lua_touserdata(co, 1);
-  lua_KContext context = (lua_KContext)task;
-  task->started = true;
-  int status = lua_pcallk(co, lua_gettop(co) - 3, LUA_MULTRET, 2, context, task_end);
-  return task_end(co, status, context);
-}
-
-/* ---- ends out of order ---- */
-
-typedef struct broken_end {
-  concur_task *task;
-  const char *message;
-} broken_end;
-
-/* Argument: light userdata broken_end.  Settles the task with an InvalidState. */
-static int l_settle_broken(lua_State *L) {
-  broken_end *end = lua_touserdata(L, 1);
-  concur_task *task = end->task;
-  concur_runtime *runtime = task->fiber.scheduler->runtime;
-  concur_task_push(L, runtime, task);
-  abandon_locks(L, task);
-  concur_error_new(L, runtime, "InvalidState", "%s", end->message);
-  if (task->group != NULL) {
-    lua_pushnil(L);
-    concur_group_child_failed(L, runtime, task);
-    lua_pop(L, 1);
-  }
-  concur_future_set_error(L, runtime, 2, &task->future, 0);
-  return 0;
-}
-
-/* Settles a task whose coroutine is unusable, and drops the coroutine. */
-static void task_break(lua_State *L, concur_task *task, const char *message) {
-  concur_runtime *runtime = task->fiber.scheduler->runtime;
-  broken_end end = {task, message};
-  if (task->fiber.scheduler->loop != NULL) {
-    concur_loop_stop_timer(task->fiber.scheduler->loop, &task->fiber.timer);
-  }
-  concur_scope_abandon_all(L, &task->fiber);
-  lua_pushcfunction(L, l_settle_broken);
-  lua_pushlightuserdata(L, &end);
-  if (lua_pcall(L, 1, 0, 0) != LUA_OK) {
-    lua_pop(L, 1);
-    if (task->group != NULL) task->group->out_of_memory = true;
-    concur_future_settle(&task->future, CONCUR_FAILED);
-  }
-  bool waiting = task->fiber.outcome == CONCUR_OUTCOME_CANCELLED ||
-                 task->fiber.outcome == CONCUR_OUTCOME_TIMEOUT ||
-                 task->fiber.state == CONCUR_FIBER_PARKED;
-  int co_slot = task->co_slot;
-  int slot = task->slot;
-  if (waiting) { /* what it waited for may still point to it: the memory must stay (see fiber.h) */
-    concur_task_push(L, runtime, task);
-    task_retire(L, task);
-    lua_rawgeti(L, LUA_REGISTRYINDEX, runtime->anchors_ref);
-    lua_insert(L, -2);
-    lua_rawseti(L, -2, slot);
-    lua_pop(L, 1);
-  } else {
-    task_retire(L, task);
-    concur_anchor_release(L, runtime, slot);
-  }
-  concur_anchor_release(L, runtime, co_slot);
-}
-
-/* Closes the coroutine of a parked task; an error from a `<close>` is reported. */
-static void close_coroutine(lua_State *L, concur_runtime *runtime, lua_State *co) {
-  int status = lua_resetthread(co);
-  if (status == LUA_OK) return;
-  lua_xmove(co, L, 1);
-  concur_report(L, runtime, -1, 0, "error in a <close> variable of a killed task");
-  lua_pop(L, 1);
-}
-
-bool concur_task_kill(lua_State *L, concur_task *task) {
-  concur_fiber *fiber = &task->fiber;
-  concur_scheduler *scheduler = fiber->scheduler;
-  concur_runtime *runtime = scheduler->runtime;
-  if (fiber->state != CONCUR_FIBER_PARKED) return false;
-  if (!concur_fiber_intact(fiber)) {
-    task_break(L, task, CONCUR_TAMPERED_TEXT);
-    return true;
-  }
-  luaL_checkstack(L, LUA_MINSTACK, NULL);
-  if (fiber->wait->detach != NULL) {
-    fiber->wait->detach(fiber);
-  } else {
-    concur_node_unlink(&fiber->waiter.node);
-  }
-  concur_loop_stop_timer(scheduler->loop, &fiber->timer);
-  int co_slot = task->co_slot;
-  int slot = task->slot;
-  lua_State *co = fiber->co;
-  concur_task_push(L, runtime, task); /* keeps it while its last code runs */
-  fiber->state = CONCUR_FIBER_RUNNING;
-  close_coroutine(L, runtime, co);
-  concur_scope_abandon_all(L, &task->fiber);
-  abandon_locks(L, task);
-  lua_pushliteral(L, "killed");
-  concur_future_set_cancelled(L, -2, &task->future);
-  task_retire(L, task);
-  lua_pop(L, 1);
-  concur_anchor_release(L, runtime, slot);
-  concur_anchor_release(L, runtime, co_slot);
-  return true;
-}
-
-static int l_kill_all(lua_State *L) {
-  concur_scheduler *scheduler = lua_touserdata(L, 1);
-  concur_node *node = scheduler->tasks.next;
-  while (node != &scheduler->tasks) {
-    concur_task *task = concur_container_of(node, concur_task, link);
-    node = node->next;
-    if (task->fiber.state != CONCUR_FIBER_PARKED) continue;
-    concur_task_kill(L, task);
-    node = scheduler->tasks.next; /* what it closed may have changed the list */
-  }
-  return 0;
-}
-
-static void kill_all(lua_State *L, concur_scheduler *scheduler) {
-  if (!lua_checkstack(L, LUA_MINSTACK)) return;
-  scheduler->loop->L = L; /* waiting is not possible in what runs now */
-  lua_pushcfunction(L, l_kill_all);
-  lua_pushlightuserdata(L, scheduler);
-  if (lua_pcall(L, 1, 0, 0) != LUA_OK) lua_pop(L, 1);
-  scheduler->loop->L = NULL;
-}
-
-void concur_task_drop_all(lua_State *L, concur_scheduler *scheduler) {
-  (void)L;
-  concur_node *node;
-  while ((node = concur_list_pop(&scheduler->tasks)) != NULL) {
-    concur_task *task = concur_container_of(node, concur_task, link);
-    task->fiber.state = CONCUR_FIBER_DEAD;
-    task->future.state = CONCUR_CANCELLED;
-    scheduler->task_count--;
-  }
-}
-
-/* ---- bare yields ---- */
-
-typedef struct saved_hook {
-  lua_Hook function;
-  int mask;
-  int count;
-} saved_hook;
-
-static void hook_save(lua_State *co, saved_hook *hook) {
-  hook->function = lua_gethook(co);
-  hook->mask = lua_gethookmask(co);
-  hook->count = lua_gethookcount(co);
-}
-
-static void hook_restore(lua_State *co, const saved_hook *hook) {
-  lua_sethook(co, hook->function, hook->mask, hook->count);
-}
-
-/* Runs before the first instruction after the yield. */
-static void on_bare_yield(lua_State *co, lua_Debug *frame) {
-  (void)frame;
-  concur_runtime *runtime = concur_runtime_find(co);
-  concur_fiber *fiber = runtime->scheduler->current;
-  lua_sethook(co, NULL, 0, 0); /* the step restores the user's */
-  concur_task_of_fiber(fiber)->bare_yield = false;
-  concur_error_raise(co, runtime, "InvalidState", CONCUR_BARE_YIELD_TEXT);
+  lua_KContext context = (lua_KContext)task->body;
+  int status = lua_pcallk(co, lua_gettop(co) - 3, LUA_MULTRET, 2, context, body_end);
+  return body_end(co, status, context);
 }
 
 /* ---- the step ---- */
 
-/* The task's code called coroutine.yield itself: its next step raises an error there. */
-static void task_yielded_bare(concur_loop *loop, concur_task *task, int results) {
-  static const concur_wait wait_bare = {.name = "coroutine.yield"};
-  lua_pop(task->fiber.co, results);
-  task->bare_yield = true;
-  task->fiber.wait = &wait_bare;
-  task->fiber.state = CONCUR_FIBER_READY;
-  concur_loop_ready(loop, &task->fiber.ready);
+/* Gives the body a coroutine with everything on its stack; false when out of memory. */
+static bool body_start(lua_State *L, concur_body *body) {
+  concur_scheduler *scheduler = body->fiber.scheduler;
+  int count = body->arguments;
+  concur_coroutine coroutine = concur_coroutine_take(L, scheduler);
+  lua_State *co = coroutine.co;
+  if (co == NULL) return false;
+  body->fiber.co = co;
+  body->fiber.leaf = co;
+  body->co_slot = coroutine.slot;
+  if (!lua_checkstack(L, count + 4) || !lua_checkstack(co, count + 8)) return false;
+  lua_pushcfunction(co, task_main);
+  concur_body_push_task(L, scheduler->runtime, body);
+  int task = lua_gettop(L);
+  lua_pushvalue(L, task);
+  lua_pushcfunction(L, concur_traceback_handler);
+  lua_getiuservalue(L, task, CONCUR_TASK_OUTCOME);
+  lua_pushnil(L);
+  lua_setiuservalue(L, task, CONCUR_TASK_OUTCOME);
+  for (int i = 0; i < count; i++) {
+    lua_getiuservalue(L, task, CONCUR_TASK_ARGUMENTS + i);
+    lua_pushnil(L);
+    lua_setiuservalue(L, task, CONCUR_TASK_ARGUMENTS + i);
+  }
+  lua_xmove(L, co, count + 3);
+  lua_pop(L, 1);
+  body->started = true;
+  return true;
 }
 
-/* True unless a stranger closed the coroutine or resumed it before its start. */
-static bool can_step(concur_task *task) {
-  lua_State *co = task->fiber.co;
-  if (task->started) return concur_fiber_intact(&task->fiber);
-  return lua_status(co) == LUA_OK && lua_gettop(co) == task->fiber.base + 1 &&
-         lua_touserdata(co, 2) == task;
-}
-
-static int resume_with_hook(lua_State *co, lua_State *from, int *results) {
-  saved_hook hook;
-  hook_save(co, &hook);
-  lua_sethook(co, on_bare_yield, LUA_MASKCOUNT, 1);
-  int status = lua_resume(co, from, 0, results);
-  hook_restore(co, &hook);
-  return status;
-}
-
-/* The coroutine died outside of the body's protection: out of memory while it ended. */
-static void task_died(lua_State *L, concur_task *task) {
-  if (task->fiber.state == CONCUR_FIBER_DEAD) return; /* it had settled before */
-  task_break(L, task, "not enough memory to end the task");
+/* The coroutine came to its end: the task has settled, or died for want of memory. */
+static void body_ended(lua_State *L, concur_body *body, int status) {
+  concur_scheduler *scheduler = body->fiber.scheduler;
+  if (body->fiber.state != CONCUR_FIBER_DEAD) {
+    concur_body_break(L, body, status == LUA_OK ? CONCUR_TAMPERED_TEXT
+                                                : "not enough memory to end the task");
+    return;
+  }
+  concur_coroutine used = {body->fiber.co, body->co_slot};
+  if (status == LUA_OK) {
+    lua_settop(used.co, 0);
+    if (lua_gethook(used.co) != lua_gethook(L)) { /* a hook of the task's own ends with it */
+      lua_sethook(used.co, lua_gethook(L), lua_gethookmask(L), lua_gethookcount(L));
+    }
+    concur_coroutine_give_back(L, scheduler, used);
+  } else {
+    concur_anchor_release(L, scheduler->runtime, used.slot);
+  }
+  concur_body_give_back(scheduler, body);
 }
 
 static void task_run(concur_loop *loop, concur_ready *ready) {
   concur_fiber *fiber = concur_container_of(ready, concur_fiber, ready);
-  concur_task *task = concur_task_of_fiber(fiber);
+  concur_body *body = concur_body_of_fiber(fiber);
   concur_scheduler *scheduler = fiber->scheduler;
-  lua_State *co = fiber->co;
-  if (!can_step(task)) {
-    task_break(loop->L, task, CONCUR_TAMPERED_TEXT);
+  lua_State *L = loop->L;
+  if (body->killed) {
+    concur_body_give_back(scheduler, body);
     return;
   }
-  coroutine used = {co, task->co_slot, task->slot};
+  int arguments = 0;
+  if (!body->started) {
+    if (!body_start(L, body)) {
+      concur_body_break(L, body, "not enough memory to start the task");
+      return;
+    }
+    arguments = body->arguments + 3;
+  } else if (!concur_fiber_intact(fiber)) {
+    concur_body_break(L, body, CONCUR_TAMPERED_TEXT);
+    return;
+  }
   fiber->state = CONCUR_FIBER_RUNNING;
   scheduler->current = fiber;
   scheduler->quick = 0;
   scheduler->switches++;
   int results = 0;
-  int status;
-  if (task->bare_yield) {
-    status = resume_with_hook(co, loop->L, &results);
-  } else {
-    status = lua_resume(co, loop->L, task->started ? 0 : fiber->base, &results);
-  }
+  int status = lua_resume(fiber->co, L, arguments, &results);
   scheduler->current = NULL;
-  if (status == LUA_YIELD) {
-    if (fiber->state == CONCUR_FIBER_RUNNING) task_yielded_bare(loop, task, results);
-  } else if (status == LUA_OK) {
-    lua_settop(co, 0);
-    pool_give_back(loop->L, scheduler, used);
-  } else {
-    task_died(loop->L, task);
+  if (status != LUA_YIELD) {
+    body_ended(L, body, status);
+  } else if (fiber->state == CONCUR_FIBER_RUNNING) {
+    lua_pop(fiber->co, results);
+    concur_body_yielded_bare(loop, body);
   }
 }
 
 /* ---- as a future ---- */
 
 bool concur_task_cancel(concur_task *task) {
-  if (concur_future_settled(&task->future)) return false;
+  if (task->body == NULL) return false;
   task->future.cancel_requested = true;
-  concur_scope_cancel(task->fiber.scheduler, &task->own);
+  concur_scope_cancel(task->body->fiber.scheduler, &task->body->own);
   return true;
 }
 
@@ -439,7 +257,7 @@ static void task_cancel_with(lua_State *L, concur_runtime *runtime, int index,
                              concur_future *future, int reason) {
   (void)index;
   concur_task *task = concur_container_of(future, concur_task, future);
-  concur_scope_cancel_with(L, runtime->scheduler, &task->own, reason);
+  concur_scope_cancel_with(L, runtime->scheduler, &task->body->own, reason);
   future->cancel_requested = true;
 }
 
@@ -480,20 +298,23 @@ static void task_push_report_name(lua_State *L, int index, const concur_future *
 }
 
 const concur_future_ops concur_task_ops = {
-    task_cancel_with,
-    task_cancel_quietly,
-    task_push_report_name,
-    NULL,
+    .cancel = task_cancel_with,
+    .cancel_quietly = task_cancel_quietly,
+    .push_name = task_push_report_name,
 };
 
-void concur_task_push(lua_State *L, concur_runtime *runtime, const concur_task *task) {
-  concur_anchor_push(L, runtime, task->slot);
+void concur_body_push_task(lua_State *L, concur_runtime *runtime, const concur_body *body) {
+  lua_rawgeti(L, LUA_REGISTRYINDEX, runtime->anchors_ref);
+  lua_rawgeti(L, -1, body->slot);
+  lua_replace(L, -2);
 }
 
-static void describe_name(luaL_Buffer *text, concur_runtime *runtime, const concur_task *task) {
+/* ---- for the layer below ---- */
+
+static void describe_name(luaL_Buffer *text, concur_runtime *runtime, const concur_body *body) {
   lua_State *L = text->L;
-  concur_task_push(L, runtime, task);
-  concur_task_push_name(L, -1, task);
+  concur_body_push_task(L, runtime, body);
+  concur_task_push_name(L, -1, body->task);
   lua_remove(L, -2);
   luaL_addvalue(text);
 }
@@ -505,20 +326,39 @@ static void describe_tasks(luaL_Buffer *text, concur_scheduler *scheduler) {
       luaL_addstring(text, "\n  ...");
       return;
     }
-    const concur_task *task = concur_container_of(node, concur_task, link);
-    const concur_fiber *fiber = &task->fiber;
+    const concur_body *body = concur_container_of(node, concur_body, link);
+    const concur_fiber *fiber = &body->fiber;
     luaL_addstring(text, "\n  ");
-    describe_name(text, scheduler->runtime, task);
+    describe_name(text, scheduler->runtime, body);
     luaL_addstring(text, ": ");
     luaL_addstring(text, fiber->state == CONCUR_FIBER_PARKED ? fiber->wait->name : "ready");
   }
 }
 
+static int l_kill_all(lua_State *L) {
+  concur_scheduler *scheduler = lua_touserdata(L, 1);
+  concur_node *node = scheduler->tasks.next;
+  while (node != &scheduler->tasks) {
+    concur_body *body = concur_container_of(node, concur_body, link);
+    node = node->next;
+    /* What the killed task closed may have changed the list: from the start again. */
+    if (concur_task_kill(L, body->task)) node = scheduler->tasks.next;
+  }
+  return 0;
+}
+
+static void kill_all(lua_State *L, concur_scheduler *scheduler) {
+  if (!lua_checkstack(L, LUA_MINSTACK)) return;
+  scheduler->loop->L = L; /* waiting is not possible in what runs now */
+  lua_pushcfunction(L, l_kill_all);
+  lua_pushlightuserdata(L, scheduler);
+  if (lua_pcall(L, 1, 0, 0) != LUA_OK) lua_pop(L, 1);
+  scheduler->loop->L = NULL;
+}
+
 void concur_task_open(lua_State *L, concur_runtime *runtime) {
   concur_scheduler *scheduler = runtime->scheduler;
-  scheduler->coroutines = lua_newuserdatauv(L, sizeof *scheduler->coroutines, 0);
-  scheduler->coroutines->count = 0;
-  (void)concur_anchor(L, runtime);
+  concur_task_pool_open(L, runtime);
   lua_newtable(L);
   lua_createtable(L, 0, 1);
   lua_pushliteral(L, "k");

@@ -1,11 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Tasks: a fiber with a coroutine and a future for its end.
+ * Tasks: a fiber with a coroutine, and a future for its end.
  *
- * A task is one userdata, without a finalizer, anchored from spawn until it ended.  Its coroutine
- * comes from a pool and goes back when it ended in order.  Stack of a task's coroutine:
- * 1 the task, 2 the message handler, 3 the function, then its arguments; the body runs under
- * lua_pcallk so that clean-up may wait.                                   All: [loop thread].
+ * A task is a small userdata, the future, which scripts may keep as long as they like; all that only
+ * a living task needs is its *body*, which comes from a pool at spawn and goes back at the end.  The
+ * coroutine comes from a pool too, at the first step: a task that waits to start costs no stack.
+ *
+ * User values of a task: 1 the outcome (before its start: the function), 2 the context variables,
+ * 3... its arguments, until it starts.  Stack of its coroutine: 1 the task, 2 the message handler,
+ * 3 the function, then its arguments; the function runs under lua_pcallk so that clean-up may wait.
+ * The task is anchored from spawn until it ended.                            [loop thread]
  */
 #ifndef CONCUR_TASK_H
 #define CONCUR_TASK_H
@@ -13,28 +17,51 @@
 #include "fiber.h"
 
 typedef struct concur_group concur_group; /* group.h */
+typedef struct concur_task concur_task;
+typedef struct concur_body concur_body;
 
-typedef struct concur_task {
+enum { CONCUR_TASK_OUTCOME = 1, CONCUR_TASK_CONTEXT = 2, CONCUR_TASK_ARGUMENTS = 3 };
+
+struct concur_task {
   concur_future future; /* first: a task is a future */
+  concur_body *body;    /* NULL once it has ended */
+  uint64_t id;
+  bool named; /* has a name of its own, in the names table */
+};
+
+struct concur_body {
   concur_fiber fiber;
   concur_scope own;    /* the task's outermost scope */
-  concur_node link;    /* in scheduler->tasks, or ->zombies */
+  concur_node link;    /* in scheduler->tasks */
   concur_group *group; /* the task group it belongs to; NULL: none */
-  int slot;            /* anchors this task */
-  int co_slot;         /* anchors the coroutine */
-  uint64_t id;
-  bool named;          /* has a name of its own, in the names table */
+  concur_task *task;   /* borrowed: anchored while this is its body */
+  concur_body *next_idle;
+  lua_Hook hook; /* the user's hook, while bare_yield */
+  int hook_mask;
+  int hook_count;
+  int slot;      /* anchors the task; belongs to the body for good */
+  int co_slot;   /* anchors the coroutine, once there is one */
+  int arguments; /* of the function, before the start */
+  int status;    /* how the function ended (a stranger may have resumed it), or the mark below */
   bool started;
-  bool bare_yield;     /* called coroutine.yield: the next step raises an error in it */
-} concur_task;
+  bool bare_yield; /* called coroutine.yield: going on raises an error in it */
+  bool killed;     /* ended by force while in the ready queue */
+};
+
+enum { CONCUR_NOT_ENDED = -1 };
+
+extern const concur_future_ops concur_task_ops;
 
 void concur_task_open(lua_State *L, concur_runtime *runtime);
 
-static inline concur_task *concur_task_of_fiber(concur_fiber *fiber) {
-  return concur_container_of(fiber, concur_task, fiber);
+static inline concur_body *concur_body_of_fiber(concur_fiber *fiber) {
+  return concur_container_of(fiber, concur_body, fiber);
 }
 
-extern const concur_future_ops concur_task_ops;
+/* The task of a fiber that is one and has not ended. */
+static inline concur_task *concur_task_of_fiber(concur_fiber *fiber) {
+  return concur_body_of_fiber(fiber)->task;
+}
 
 /* The task that the future is, or NULL. */
 static inline concur_task *concur_task_of_future(concur_future *future) {
@@ -49,20 +76,39 @@ concur_task *concur_task_spawn(lua_State *L, concur_runtime *runtime, int count,
 /* Asks the task to cancel; false when it has ended. */
 bool concur_task_cancel(concur_task *task);
 
-/* Ends a parked task by force: closes its coroutine, settles it as cancelled.  False when it is not
-   parked.  May raise only what is reported instead. */
+/* Ends a waiting task by force: closes its coroutine, settles it as cancelled.  False when it does
+   not wait, or has been handed what it waited for. */
 bool concur_task_kill(lua_State *L, concur_task *task);
 
 /* Drops all tasks when the state closes: no Lua code runs, nobody is told. */
-void concur_task_drop_all(lua_State *L, concur_scheduler *scheduler);
+void concur_task_drop_all(concur_scheduler *scheduler);
 
-/* Pushes a task: valid while it has not ended. */
-void concur_task_push(lua_State *L, concur_runtime *runtime, const concur_task *task);
+/* Pushes the task of a body. */
+void concur_body_push_task(lua_State *L, concur_runtime *runtime, const concur_body *body);
 
 /* Pushes "Task-3", or its name; the task is at `index`. */
 void concur_task_push_name(lua_State *L, int index, const concur_task *task);
 
 /* Names the task at `index` after the string on top of the stack, which is popped. */
 void concur_task_set_name(lua_State *L, int index, concur_task *task);
+
+/* ---- between task.c and task_end.c ---- */
+
+#define CONCUR_TAMPERED_TEXT "the task's coroutine was closed or resumed from outside"
+
+/* Takes the settled task out of everything and gives its body back.  Allocates nothing. */
+void concur_body_retire(lua_State *L, concur_body *body);
+
+/* [in a protected call] The task ends: locks that it still holds are reported. */
+void concur_body_abandon_locks(lua_State *L, concur_body *body);
+
+/* Settles a task whose coroutine is unusable with an InvalidState, and drops the coroutine. */
+void concur_body_break(lua_State *L, concur_body *body, const char *message);
+
+/* The task's code called coroutine.yield itself: arranges that going on raises an error there. */
+void concur_body_yielded_bare(concur_loop *loop, concur_body *body);
+
+/* Text of that error. */
+extern const char *const concur_bare_yield_text;
 
 #endif

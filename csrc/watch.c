@@ -104,7 +104,12 @@ static bool hand_out(lua_State *L, watch *self) {
   concur_node *node = concur_list_pop(&self->settled);
   if (node == NULL) return false;
   entry *done = concur_container_of(node, entry, settled);
-  self->left--;
+  if (--self->left == 0) { /* for the others who wait there is nothing to come */
+    while ((node = concur_list_pop(&self->fibers)) != NULL) {
+      concur_waiter *other = concur_container_of(node, concur_waiter, node);
+      other->notify(other, self);
+    }
+  }
   lua_getiuservalue(L, 1, 1);
   lua_rawgeti(L, -1, (lua_Integer)(done - self->entries) + 1);
   lua_remove(L, -2);

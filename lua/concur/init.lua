@@ -47,6 +47,19 @@ function core.group_methods.start(group, fn, ...)
   return group_start(group, fn, ...)
 end
 
+-- The methods of errors are written in Lua; concur.errors replaces these two when it is loaded.
+local error_metatable = core.error_metatable
+
+function error_metatable.__index(err, name)
+  require "concur.errors"
+  return err[name]
+end
+
+function error_metatable.__concat(a, b)
+  require "concur.errors"
+  return a .. b
+end
+
 return setmetatable(concur, {
   __name = "concur",
   __index = function(_, name)
