@@ -262,7 +262,6 @@ describe("wrap_it", function()
       concur.spawn(error, "nobody asked", 0)
       testing.run_until_idle()
       collectgarbage()
-      collectgarbage()
       testing.run_until_idle()
       local reports = case:take_reports()
       assert.equal(1, #reports)
@@ -301,6 +300,29 @@ describe("wrap_it", function()
     tests[1].body()
     assert.is_true(took >= 0.02)
     assert.is_true(took < 2 * support.time_scale)
+  end)
+
+  it("passes its options on to testing.run", function()
+    local it_, tests = FakeIt()
+    local order, reported = {}, nil
+    testing.wrap_it(it_, { shuffle = 3, on_error = function(e)
+      reported = e
+    end })("shuffled", function()
+      for i = 1, 20 do
+        concur.spawn(function()
+          order[#order + 1] = i
+        end)
+      end
+      testing.run_until_idle()
+      concur.spawn(error, "boom", 0)
+      concur.checkpoint()
+    end)
+    tests[1].body()
+    local sorted = table.move(order, 1, #order, 1, {})
+    table.sort(sorted)
+    assert.equal(20, #order)
+    assert.are_not.same(sorted, order)
+    assert.equal("boom", reported)
   end)
 
   it("leaves a test without a body to the wrapped function", function()

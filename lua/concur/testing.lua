@@ -56,15 +56,7 @@ function testing.counters()
   return core.counters()
 end
 
----Names what has grown since `before`, after a full garbage collection.
----@param before table<string, integer> what `testing.counters` returned
----@return string[] lines such as "tasks: 0 before, 1 after"; empty when all is clean
-function testing.leaks(before)
-  if type(before) ~= "table" then
-    error("bad argument #1 to 'leaks' (table expected, got " .. type(before) .. ")", 2)
-  end
-  collectgarbage()
-  collectgarbage() -- what the first one finalised
+local function grown_since(before)
   local lines = {}
   for name, count in pairs(core.counters()) do
     if count > (before[name] or 0) then
@@ -72,6 +64,22 @@ function testing.leaks(before)
     end
   end
   table.sort(lines)
+  return lines
+end
+
+---Names what has grown since `before`. Collects garbage before it says that something has.
+---@param before table<string, integer> what `testing.counters` returned
+---@return string[] lines such as "tasks: 0 before, 1 after"; empty when all is clean
+function testing.leaks(before)
+  if type(before) ~= "table" then
+    error("bad argument #1 to 'leaks' (table expected, got " .. type(before) .. ")", 2)
+  end
+  local lines = grown_since(before)
+  if #lines > 0 then
+    collectgarbage()
+    collectgarbage() -- what the first one finalised
+    lines = grown_since(before)
+  end
   return lines
 end
 
@@ -106,8 +114,8 @@ Case.__index = Case
 Case.__name = "concur.testing.Case"
 
 ---Returns the errors that went to `on_error` so far, and forgets them: a test that does not take
----them fails. Each has `.error` and `.traceback` (a string, or nil).
----@return {error: any, traceback: string?}[]
+---them fails. Each has `.error`, `.message` (where it comes from) and `.traceback`, or nil.
+---@return {error: any, message: string, traceback: string?}[]
 function Case:take_reports()
   local taken = self.reports
   self.reports = {}
@@ -123,7 +131,7 @@ local function check_options(name, options, known)
 end
 
 local function report_text(report)
-  return errors.format(report.error, report.traceback)
+  return ("%s: %s"):format(report.message, errors.format(report.error, report.traceback))
 end
 
 -- Raises if the case holds errors that nobody asked about.
@@ -137,36 +145,41 @@ local function check_reports(case)
   end
 end
 
+local RUN_OPTIONS = { clock = true, shuffle = true, on_error = true }
+
 ---Runs `body(case)` as the root task of a fresh run, and raises if it raises, if errors went to
 ---`on_error` that it did not take, or if it left something behind.
----`clock = false`: real time; otherwise the time is virtual. `on_error(e, traceback)` gets the
----errors that would make the run fail because the body did not take them.
+---
+---`clock = false`: real time; otherwise the time is virtual. `shuffle`: ready tasks run in an order
+---that depends on this integer. `on_error(e, traceback)` gets the errors that would make the run
+---fail because the body did not take them.
 ---@param body fun(case: concur.testing.Case)
----@param options? {clock: boolean?, on_error: fun(e: any, traceback: string?)?}
+---@param options? {clock?: boolean, shuffle?: integer, on_error?: fun(e: any, traceback: string?)}
 function testing.run(body, options)
-  check_options("run", options, { clock = true, on_error = true })
+  check_options("run", options, RUN_OPTIONS)
+  options = options or {}
   local before = testing.counters()
   local case = setmetatable({ reports = {} }, Case)
-  if not (options and options.clock == false) then
+  if options.clock ~= false then
     case.clock = testing.Clock()
   end
   do
     local runner <close> = concur.Runner {
       clock = case.clock,
-      on_error = function(e, traceback)
-        if type(traceback) ~= "string" then
-          traceback = nil
-        end
-        case.reports[#case.reports + 1] = { error = e, traceback = traceback }
+      shuffle = options.shuffle,
+      on_error = function(e, context)
+        case.reports[#case.reports + 1] = {
+          error = e,
+          message = context.message,
+          traceback = context.traceback,
+        }
       end,
     }
     runner:run(body, case)
-    collectgarbage() -- a failed future that is garbage now is reported now
   end
-  local on_error = options and options.on_error
-  if on_error then
+  if options.on_error then
     for _, report in ipairs(case:take_reports()) do
-      on_error(report.error, report.traceback)
+      options.on_error(report.error, report.traceback)
     end
   end
   check_reports(case)
@@ -178,12 +191,12 @@ end
 ---raises, if an error went to `on_error` that `case:take_reports()` did not take, or if a task,
 ---timer, handle, scope or job is left.
 ---
----`wrap_it(it, {clock = false})` runs on real time. Raises on other options.
+---The options are those of `testing.run`; `wrap_it(it, {clock = false})` runs on real time.
 ---@param it function `it(name, fn, ...)`
----@param options? {clock: boolean?}
+---@param options? {clock?: boolean, shuffle?: integer, on_error?: fun(e: any, traceback: string?)}
 ---@return fun(name: string, body: fun(case: concur.testing.Case), ...): any
 function testing.wrap_it(it, options)
-  check_options("wrap_it", options, { clock = true })
+  check_options("wrap_it", options, RUN_OPTIONS)
   return function(name, body, ...)
     if body == nil then
       return it(name) -- a test that is only announced

@@ -179,15 +179,13 @@ local function run_once(scenario, mode, order, target)
   local unhook <close> = expect.guard(function()
     core.on_switch(nil)
     core.on_wait(nil)
-    core.shuffle(nil)
   end)
-  core.shuffle(order or nil)
   if mode.at == "switch" then
     core.on_switch(hook)
   else
     core.on_wait(hook)
   end
-  testing.run(function(own)
+  testing.run(function()
     local ok, e = xpcall(scenario, function(e)
       case.traceback = debug.traceback(nil, 2)
       return e
@@ -198,12 +196,14 @@ local function run_once(scenario, mode, order, target)
       error(errors.format(e, case.traceback), 0)
     end
     check(case)
-    if case.reports_allowed then
-      collectgarbage() -- failed futures that nobody holds are reported now
-      testing.run_until_idle()
-      own:take_reports()
-    end
-  end)
+  end, {
+    shuffle = order or nil,
+    on_error = function(e, traceback)
+      if not case.reports_allowed then
+        error("nobody retrieved: " .. errors.format(e, traceback), 0)
+      end
+    end,
+  })
   assert(case.task, "the scenario made no victim")
   return case.fired, unhook
 end

@@ -974,11 +974,6 @@ end
 ---@return string trace
 function random_program.run(program)
   local world
-  core.shuffle(program.shuffle)
-  local _ <close> = expect.guard(function()
-    core.shuffle(nil)
-    core.on_switch(nil)
-  end)
   testing.run(function()
     world = World()
     local ok, e = pcall(execute, program, world)
@@ -986,7 +981,7 @@ function random_program.run(program)
     if not ok then
       error(e, 0)
     end
-  end, { on_error = check_error })
+  end, { shuffle = program.shuffle, on_error = check_error })
   return table.concat(world.trace, "\n")
 end
 
