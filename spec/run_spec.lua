@@ -326,6 +326,74 @@ describe("Runner", function()
     assert.not_matches("one", result.stderr)
   end)
 
+  it("tells on_error where an error comes from and shows its first traceback", function()
+    local _, calls = virtual.reports(function()
+      local task = concur.spawn(function()
+        error({ "from a task" })
+      end)
+      task:set_name("the culprit")
+      concur.sleep(1)
+      task = nil -- luacheck: ignore
+      collectgarbage()
+      collectgarbage()
+      concur.sleep(1)
+      concur.get_event_loop():call_soon(function()
+        error({ "from a callback" })
+      end)
+      concur.sleep(1)
+    end)
+    assert.equal(2, calls.n)
+    assert.matches("the culprit", calls[1][2].message)
+    assert.matches("run_spec%.lua:%d+: in", calls[1][2].traceback)
+    assert.matches("callback", calls[2][2].message)
+    assert.matches("run_spec%.lua:%d+: in", calls[2][2].traceback)
+  end)
+
+  it("reports steps of tasks and callbacks that take longer than slow_callback", function()
+    local function slow_ones(options)
+      local messages = {}
+      options.on_error = function(_, context)
+        messages[#messages + 1] = context.message
+      end
+      local runner <close> = concur.Runner(options)
+      local function busy(seconds)
+        local stop = concur.now() + seconds
+        while concur.now() < stop do end
+      end
+      runner:run(function()
+        concur.spawn(busy, 0.03):result()
+        concur.spawn(busy, 0):result()
+        concur.get_event_loop():call_soon(busy, 0.03)
+        concur.sleep(0)
+        concur.sleep(0)
+      end)
+      return #messages
+    end
+    assert.equal(2, slow_ones { slow_callback = 0.02 })
+    assert.equal(0, slow_ones { slow_callback = 100 })
+    assert.equal(0, slow_ones { debug = false })
+  end)
+
+  it("shuffles the ready order by its option, the same way for the same seed", function()
+    local function order(seed)
+      local log = {}
+      local runner <close> = concur.Runner { shuffle = seed }
+      runner:run(function()
+        local tasks = {}
+        for i = 1, 30 do
+          tasks[i] = concur.spawn(function()
+            log[#log + 1] = i
+          end)
+        end
+        concur.wait(tasks)
+      end)
+      return table.concat(log, " ")
+    end
+    assert.equal(order(1), order(1))
+    assert.not_equal(order(1), order(2))
+    assert.matches("^1 2 3 4 5 6 7 8", order(nil))
+  end)
+
   it("sends an error of on_error itself to stderr, and the loop goes on", function()
     local result = support.run_lua [[
       local concur = require "concur"

@@ -258,14 +258,26 @@ describe("a task", function()
     end)
   end)
 
-  it("has a traceback before it starts, while it runs and after it ended", function()
+  it("has a traceback while it runs, none before it starts and after a result", function()
     virtual.run(function()
       local task = concur.spawn(function() end)
-      assert.equal("string", type(task:traceback()))
+      assert.is_nil(task:traceback())
       assert.matches("task_spec%.lua:%d+: in", concur.current_task():traceback())
       concur.sleep(0)
-      local text = task:traceback()
-      assert.is_true(text == nil or type(text) == "string")
+      assert.is_nil(task:traceback())
+    end)
+  end)
+
+  it("shows in its traceback where it failed", function()
+    virtual.run(function()
+      local line = debug.getinfo(1, "l").currentline + 2
+      local task = concur.spawn(function()
+        error({})
+      end)
+      concur.wait { task }
+      assert.matches("task_spec%.lua:" .. line .. ": in", task:traceback())
+      task:exception()
+      assert.matches("task_spec%.lua:" .. line .. ": in", task:traceback())
     end)
   end)
 
@@ -966,7 +978,8 @@ describe("coroutines of tasks", function()
           end
           return 1 + deep(n - 1)
         end
-        assert.equal("deep", failure(concur.spawn(deep, 50).result, concur.spawn(deep, 50)))
+        local task = concur.spawn(deep, 50)
+        assert.equal("deep", failure(task.result, task))
         assert.equal(round, concur.spawn(concur.sleep, 0, round):result())
       end
     end, true)
