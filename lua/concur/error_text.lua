@@ -40,7 +40,6 @@ local function frames_of(traceback)
   local all, kept = {}, {}
   for line in body:gmatch("[^\n]+") do
     local frame = line:match("^%s*(.-)%s*$")
-    frame = frame:gsub("'concur%.core%.", "'concur.") -- one function, found under two names
     if frame ~= "" then
       all[#all + 1] = frame
     end
