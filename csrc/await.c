@@ -276,9 +276,9 @@ static int l_future(lua_State *L) {
 
 static int l_future_set_result(lua_State *L) {
   concur_future *future = concur_class_check(L, concur_runtime_of(L), 1, CONCUR_CLASS_FUTURE);
-  bool pending = !concur_future_settled(future);
-  if (pending) concur_future_set_results(L, 1, future, lua_gettop(L) - 1);
-  lua_pushboolean(L, pending);
+  bool settled = !concur_future_settled(future) &&
+                 concur_future_set_results(L, 1, future, lua_gettop(L) - 1);
+  lua_pushboolean(L, settled);
   return 1;
 }
 
@@ -286,9 +286,9 @@ static int l_future_set_exception(lua_State *L) {
   concur_runtime *runtime = concur_runtime_of(L);
   concur_future *future = concur_class_check(L, runtime, 1, CONCUR_CLASS_FUTURE);
   lua_settop(L, 2);
-  bool pending = !concur_future_settled(future);
-  if (pending) concur_future_set_error(L, runtime, 1, future, 0);
-  lua_pushboolean(L, pending);
+  bool settled = !concur_future_settled(future) &&
+                 concur_future_set_error(L, runtime, 1, future, 0);
+  lua_pushboolean(L, settled);
   return 1;
 }
 

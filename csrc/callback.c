@@ -2,9 +2,13 @@
 /*
  * Callbacks: call_soon, call_later, call_at, add_done_callback.
  *
- * A callback is a userdata (user values: 1 the function, 2 its arguments packed or nil), anchored
- * from when it is made until it has run or was cancelled.  It runs on the loop's thread through
- * the door, in one FIFO with the tasks; its error goes to on_error.          [loop thread]
+ * A callback is a userdata (user values: 1 the function, 2 its arguments packed or nil, 3 the next
+ * one of the same future), anchored from when it is made until it has run or was cancelled.  It runs
+ * on the loop's thread through the door, in one FIFO with the tasks; its error goes to on_error.
+ *
+ * A future made by hand may never settle: its callbacks hang in its user value, so that both can be
+ * collected together.  Their anchors are reserved, and filled when the future settles.
+ *                                                                            [loop thread]
  */
 #include "callback.h"
 
@@ -18,11 +22,14 @@ typedef struct callback {
   concur_runtime *runtime; /* borrowed */
   int slot;                /* anchors this; 0 once over */
   int count;               /* arguments */
+  bool hanging;            /* kept by its future, not by its anchor */
   bool queued;             /* in the ready queue: cancelling waits for its turn there */
   bool cancelled;
 } callback;
 
-enum { CALLBACK_FUNCTION = 1, CALLBACK_ARGUMENTS = 2 };
+enum { CALLBACK_FUNCTION = 1, CALLBACK_ARGUMENTS = 2, CALLBACK_NEXT = 3 };
+
+static char callbacks_key; /* registry: weak table address -> callback that hangs in a future */
 
 /* ---- running ---- */
 
@@ -69,10 +76,22 @@ static void on_callback_time(concur_timer *timer, void *context) {
   callback_queue(concur_container_of(timer, callback, timer), context);
 }
 
+/* Anchors a callback that was kept by its future.  Allocates nothing: the slots are there. */
+static void callback_catch(callback *entry) {
+  lua_State *L = entry->runtime->main_state; /* inside a C function whenever this runs */
+  lua_rawgeti(L, LUA_REGISTRYINDEX, entry->runtime->anchors_ref);
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &callbacks_key);
+  lua_rawgetp(L, -1, entry);
+  lua_rawseti(L, -3, entry->slot);
+  lua_pop(L, 2);
+  entry->hanging = false;
+}
+
 static void on_future_settled(concur_waiter *waiter, void *source) {
   (void)source;
   callback *entry = concur_container_of(waiter, callback, waiter);
   concur_loop *loop = entry->runtime->loop;
+  if (entry->hanging) callback_catch(entry);
   if (loop != NULL) callback_queue(entry, loop);
 }
 
@@ -83,7 +102,7 @@ static void on_future_settled(concur_waiter *waiter, void *source) {
 static callback *callback_new(lua_State *L, concur_runtime *runtime, int function) {
   luaL_checkstack(L, 6, NULL);
   int count = lua_gettop(L) - function;
-  callback *entry = concur_class_new(L, runtime, CONCUR_CLASS_CALLBACK, sizeof *entry, 2);
+  callback *entry = concur_class_new(L, runtime, CONCUR_CLASS_CALLBACK, sizeof *entry, 3);
   entry->runtime = runtime;
   entry->count = count;
   entry->ready.run = callback_run;
@@ -102,6 +121,23 @@ static callback *callback_new(lua_State *L, concur_runtime *runtime, int functio
   return entry;
 }
 
+/* Stack: future, callback.  From its anchor into the future's user value. */
+static void callback_hang(lua_State *L, callback *entry) {
+  concur_runtime *runtime = entry->runtime;
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &callbacks_key);
+  lua_pushvalue(L, 2);
+  lua_rawsetp(L, -2, entry);
+  lua_getiuservalue(L, 1, 1);
+  lua_setiuservalue(L, 2, CALLBACK_NEXT);
+  lua_pushvalue(L, 2);
+  lua_setiuservalue(L, 1, 1);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, runtime->anchors_ref);
+  lua_pushboolean(L, 0);
+  lua_rawseti(L, -2, entry->slot);
+  entry->hanging = true;
+  lua_settop(L, 2);
+}
+
 void concur_callback_on_settled(lua_State *L, concur_runtime *runtime, concur_future *future) {
   concur_loop *loop = concur_scheduler_loop(L, runtime->scheduler);
   lua_settop(L, 2);
@@ -109,15 +145,26 @@ void concur_callback_on_settled(lua_State *L, concur_runtime *runtime, concur_fu
   callback *entry = callback_new(L, runtime, 2);
   if (concur_future_settled(future)) {
     callback_queue(entry, loop);
-  } else {
-    concur_list_append(&future->waiters, &entry->waiter.node);
+    return;
   }
+  if (concur_class_test(L, runtime, 1, CONCUR_CLASS_FUTURE) != NULL) callback_hang(L, entry);
+  concur_list_append(&future->waiters, &entry->waiter.node);
+}
+
+static void callback_drop(lua_State *L, callback *entry) {
+  entry->cancelled = true;
+  if (entry->runtime->loop != NULL) concur_loop_stop_timer(entry->runtime->loop, &entry->timer);
+  concur_anchor_release(L, entry->runtime, entry->slot);
+  entry->slot = 0;
 }
 
 static int call_at(lua_State *L, concur_runtime *runtime, int function, uint64_t deadline_ns) {
-  concur_loop *loop = concur_scheduler_loop(L, runtime->scheduler);
-  if (!concur_loop_reserve_timer(loop)) return luaL_error(L, "not enough memory");
   callback *entry = callback_new(L, runtime, function);
+  concur_loop *loop = concur_scheduler_loop(L, runtime->scheduler);
+  if (!concur_loop_reserve_timer(loop)) {
+    callback_drop(L, entry);
+    return luaL_error(L, "not enough memory");
+  }
   entry->timer.fire = on_callback_time;
   concur_loop_start_timer(loop, &entry->timer, deadline_ns);
   return 1;
@@ -146,13 +193,6 @@ static int l_call_at(lua_State *L) {
   uint64_t deadline = concur_check_duration(L, 1);
   concur_check_callable(L, 2);
   return call_at(L, runtime, 2, deadline);
-}
-
-static void callback_drop(lua_State *L, callback *entry) {
-  entry->cancelled = true;
-  if (entry->runtime->loop != NULL) concur_loop_stop_timer(entry->runtime->loop, &entry->timer);
-  concur_anchor_release(L, entry->runtime, entry->slot);
-  entry->slot = 0;
 }
 
 void concur_callback_drop_timers(lua_State *L, concur_runtime *runtime) {
@@ -208,14 +248,32 @@ static int l_callback_tostring(lua_State *L) {
   return 1;
 }
 
+/* Only a callback that hung in a future which was collected still has its slot here. */
+static int l_callback_gc(lua_State *L) {
+  callback *entry = lua_touserdata(L, 1);
+  if (entry->hanging && !entry->runtime->closed) {
+    entry->hanging = false;
+    concur_node_unlink(&entry->waiter.node);
+    concur_anchor_release(L, entry->runtime, entry->slot);
+  }
+  return 0;
+}
+
 void concur_callback_open(lua_State *L, concur_runtime *runtime) {
   const luaL_Reg methods[] = {
       {"cancel", l_callback_cancel}, {"cancelled", l_callback_cancelled}, {NULL, NULL}};
-  const luaL_Reg metamethods[] = {{"__tostring", l_callback_tostring}, {NULL, NULL}};
+  const luaL_Reg metamethods[] = {
+      {"__gc", l_callback_gc}, {"__tostring", l_callback_tostring}, {NULL, NULL}};
   const luaL_Reg functions[] = {{"call_soon", l_call_soon},
                                 {"call_later", l_call_later},
                                 {"call_at", l_call_at},
                                 {NULL, NULL}};
+  lua_newtable(L);
+  lua_createtable(L, 0, 1);
+  lua_pushliteral(L, "v");
+  lua_setfield(L, -2, "__mode");
+  lua_setmetatable(L, -2);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &callbacks_key);
   concur_class_define(L, runtime, CONCUR_CLASS_CALLBACK, "concur.Handle", methods, metamethods);
   concur_register(L, runtime, functions);
 }

@@ -76,15 +76,10 @@ static int raise_misplaced(lua_State *L, concur_runtime *runtime) {
                             "concur.spawn for something that runs at the same time");
 }
 
-/* True in a finalizer: the collector refuses every request while it runs one (Lua 5.4.4). */
-static bool in_finalizer(lua_State *L) {
-  return lua_gc(L, LUA_GCCOUNT) == -1;
-}
-
 static concur_fiber *enter_elsewhere(lua_State *L, concur_runtime *runtime) {
   concur_scheduler *scheduler = runtime->scheduler;
   concur_runtime_check(L, runtime);
-  if (in_finalizer(L)) {
+  if (concur_in_finalizer(L)) {
     concur_error_raise(L, runtime, "InvalidState", "cannot wait in a finalizer (__gc)");
   }
   if (scheduler->current != NULL || (scheduler->loop != NULL && scheduler->loop->L != NULL)) {
@@ -354,10 +349,6 @@ static void break_deadlock(lua_State *L, concur_fiber *fiber) {
    deadlock on the way means that some task refuses. */
 static void interrupt_top(lua_State *L, concur_fiber *fiber, concur_interruption cause) {
   concur_scheduler *scheduler = fiber->scheduler;
-  if (cause == CONCUR_BY_STOP && fiber->wait->stoppable) {
-    concur_fiber_wake(fiber, CONCUR_OUTCOME_VALUE);
-    return;
-  }
   if (cause == CONCUR_BY_DEADLOCK && ++scheduler->deadlocks > 1) {
     break_deadlock(L, fiber);
     return;
@@ -378,6 +369,10 @@ static int drive_top(lua_State *L, concur_fiber *fiber) {
   for (;;) {
     concur_drive_end end = concur_loop_drive(loop, L);
     if (end == CONCUR_DRIVE_LEFT) break;
+    if (end == CONCUR_DRIVE_STOPPED && fiber->wait->stoppable) {
+      fiber->outcome = CONCUR_OUTCOME_VALUE; /* at once: what is ready stays for the next driver */
+      break;
+    }
     if (end == CONCUR_DRIVE_INTERRUPTED) interrupt_top(L, fiber, CONCUR_BY_SIGINT);
     if (end == CONCUR_DRIVE_DEADLOCK) interrupt_top(L, fiber, CONCUR_BY_DEADLOCK);
     if (end == CONCUR_DRIVE_STOPPED) interrupt_top(L, fiber, CONCUR_BY_STOP);

@@ -53,24 +53,26 @@ void concur_future_settle(concur_future *future, concur_future_state state) {
   }
 }
 
-void concur_future_set_results(lua_State *L, int index, concur_future *future, int count) {
-  if (count == 1) {
-    lua_setiuservalue(L, index, 1);
-  } else if (count > 1) {
+bool concur_future_set_results(lua_State *L, int index, concur_future *future, int count) {
+  if (count > 1) {
     int first = lua_gettop(L) - count + 1;
     lua_createtable(L, count, 0);
     lua_insert(L, first);
     for (int i = count; i > 0; i--) lua_rawseti(L, first, i);
-    lua_setiuservalue(L, index, 1);
   }
+  if (concur_future_settled(future)) {
+    if (count > 0) lua_pop(L, 1);
+    return false;
+  }
+  if (count > 0) lua_setiuservalue(L, index, 1);
   future->count = count;
   concur_future_settle(future, CONCUR_DONE);
+  return true;
 }
 
-void concur_future_set_error(lua_State *L, concur_runtime *runtime, int index,
-                             concur_future *future, int traceback_index) {
-  index = lua_absindex(L, index);
-  luaL_checkstack(L, 6, NULL);
+/* Pushes a sentinel for the error at `error`. */
+static sentinel *push_sentinel(lua_State *L, concur_runtime *runtime, int index,
+                               const concur_future *future, int error, int traceback) {
   sentinel *mark =
       concur_class_new(L, runtime, CONCUR_CLASS_SENTINEL, sizeof *mark, SENTINEL_NAME);
   if (future->ops->push_name != NULL) {
@@ -79,21 +81,33 @@ void concur_future_set_error(lua_State *L, concur_runtime *runtime, int index,
     lua_pushliteral(L, "future");
   }
   lua_setiuservalue(L, -2, SENTINEL_NAME);
-  if (traceback_index != 0) {
-    lua_pushvalue(L, traceback_index);
+  if (traceback != 0) {
+    lua_pushvalue(L, traceback);
     lua_setiuservalue(L, -2, SENTINEL_TRACEBACK);
   }
-  lua_insert(L, -2);
+  lua_pushvalue(L, error);
   lua_setiuservalue(L, -2, SENTINEL_ERROR);
-  if (!future->retrieved) {
-    lua_rawgetp(L, LUA_REGISTRYINDEX, &runtime->unretrieved);
-    lua_pushvalue(L, -2);
-    lua_rawsetp(L, -2, mark);
-    lua_pop(L, 1);
-    concur_list_append(&runtime->unretrieved, &mark->link);
+  return mark;
+}
+
+bool concur_future_set_error(lua_State *L, concur_runtime *runtime, int index,
+                             concur_future *future, int traceback_index) {
+  index = lua_absindex(L, index);
+  luaL_checkstack(L, 6, NULL);
+  int error = lua_gettop(L);
+  sentinel *mark = push_sentinel(L, runtime, index, future, error, traceback_index);
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &runtime->unretrieved);
+  lua_pushvalue(L, -2);
+  lua_rawsetp(L, -2, mark);
+  lua_pop(L, 1);
+  bool pending = !concur_future_settled(future);
+  if (pending) {
+    if (!future->retrieved) concur_list_append(&runtime->unretrieved, &mark->link);
+    lua_setiuservalue(L, index, 1);
+    concur_future_settle(future, CONCUR_FAILED);
   }
-  lua_setiuservalue(L, index, 1);
-  concur_future_settle(future, CONCUR_FAILED);
+  lua_settop(L, error - 1);
+  return pending;
 }
 
 void concur_future_set_cancelled(lua_State *L, int index, concur_future *future) {

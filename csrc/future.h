@@ -89,15 +89,16 @@ static inline bool concur_future_settled(const concur_future *future) {
 }
 
 /* Settles with the top `count` values of the stack as results, which are popped.  The future is at
-   `index`.  Raises (out of memory) before anything changed. */
-void concur_future_set_results(lua_State *L, int index, concur_future *future, int count);
+   `index`.  Raises (out of memory) before anything changed.  False: it had settled already, perhaps
+   in a finalizer that ran meanwhile. */
+bool concur_future_set_results(lua_State *L, int index, concur_future *future, int count);
 
 /* Settles with the error on top of the stack, which is popped; `traceback_index` is the stack index
-   of its first traceback or 0.  Raises before anything changed. */
-void concur_future_set_error(lua_State *L, concur_runtime *runtime, int index,
+   of its first traceback or 0.  Raises before anything changed.  False as above. */
+bool concur_future_set_error(lua_State *L, concur_runtime *runtime, int index,
                              concur_future *future, int traceback_index);
 
-/* Settles as cancelled; the reason on top of the stack is popped.  Never raises. */
+/* Settles a pending future as cancelled; the reason on top is popped.  Never raises. */
 void concur_future_set_cancelled(lua_State *L, int index, concur_future *future);
 
 /* Settles without Lua: the results in user value 1 stay as they are.  Never raises. */

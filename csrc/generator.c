@@ -21,7 +21,8 @@ typedef struct generator {
   concur_fiber *fiber; /* whose leaf `co` is while RUNNING in a task; else NULL */
   uint64_t scope_id;   /* the scope that the consumer was in when it called */
   generator_state state;
-  bool failed; /* the body raised: its error is the only result */
+  bool failed;  /* the body raised: its error is the only result */
+  bool closing; /* close() unwinds the body */
 } generator;
 
 static generator *check_generator(lua_State *L) {
@@ -30,9 +31,15 @@ static generator *check_generator(lua_State *L) {
 
 /* ---- the body ---- */
 
+static char closing_mark; /* its address is the error that unwinds a body that is closed */
+
 static int body_done(lua_State *co, int status, lua_KContext context) {
   generator *self = (generator *)context;
   self->failed = status != LUA_OK && status != LUA_YIELD;
+  if (self->failed && lua_touserdata(co, -1) == &closing_mark) {
+    self->failed = false;
+    return 0;
+  }
   return lua_gettop(co) - 1;
 }
 
@@ -52,6 +59,13 @@ static void on_yield_in_scope(lua_State *co, lua_Debug *frame) {
   concur_error_raise(co, concur_runtime_find(co), "InvalidState",
                      "a generator yielded inside a cancel scope that it opened: leave the scope "
                      "before yielding");
+}
+
+static void on_closing(lua_State *co, lua_Debug *frame) {
+  (void)frame;
+  lua_sethook(co, NULL, 0, 0);
+  lua_pushlightuserdata(co, &closing_mark);
+  (void)lua_error(co);
 }
 
 /* ---- calling ---- */
@@ -89,11 +103,16 @@ static int generator_resume(lua_State *L, generator *self, int arguments) {
   for (;;) {
     bool parked = status == LUA_YIELD && fiber != NULL && fiber->state != CONCUR_FIBER_RUNNING;
     if (parked) return lua_yieldk(L, 0, (lua_KContext)self, generator_continue);
-    if (status != LUA_YIELD || !left_scope_open(runtime, self)) break;
+    if (status != LUA_YIELD || self->closing || !left_scope_open(runtime, self)) break;
     status = resume_with_error(L, self, &results);
   }
   if (fiber != NULL) fiber->leaf = L;
   self->fiber = NULL;
+  if (status == LUA_YIELD && self->closing) {
+    self->state = OVER;
+    (void)lua_resetthread(self->co);
+    return concur_error_raise(L, runtime, "InvalidState", "the generator yielded while it was closed");
+  }
   if (status == LUA_YIELD) {
     self->state = SUSPENDED;
     luaL_checkstack(L, results, "too many values");
@@ -118,6 +137,19 @@ static int generator_continue(lua_State *L, int status, lua_KContext context) {
   return generator_resume(L, self, 0);
 }
 
+/* Makes the body the leaf of the running task, if this is a place to wait, and resumes it. */
+static int generator_enter(lua_State *L, generator *self, int arguments) {
+  concur_scheduler *scheduler = concur_runtime_of(L)->scheduler;
+  concur_fiber *fiber = scheduler->current;
+  if (fiber != NULL && fiber->leaf == L && lua_isyieldable(L)) {
+    self->fiber = fiber;
+    fiber->leaf = self->co;
+  }
+  self->scope_id = concur_fiber_current(scheduler)->scope->id;
+  self->state = RUNNING;
+  return generator_resume(L, self, arguments);
+}
+
 static void check_suspended(lua_State *L, const generator *self) {
   if (self->state == RUNNING) {
     concur_error_raise(L, concur_runtime_of(L), "InvalidState", "the generator runs already");
@@ -139,14 +171,7 @@ static int l_call(lua_State *L) {
     lua_pushlightuserdata(self->co, self);
     arguments += 3; /* handler and function below, the generator on top */
   }
-  concur_fiber *fiber = runtime->scheduler->current;
-  if (fiber != NULL && fiber->leaf == L && lua_isyieldable(L)) {
-    self->fiber = fiber;
-    fiber->leaf = self->co;
-  }
-  self->scope_id = concur_fiber_current(runtime->scheduler)->scope->id;
-  self->state = RUNNING;
-  return generator_resume(L, self, arguments);
+  return generator_enter(L, self, arguments);
 }
 
 /*@lua
@@ -162,7 +187,8 @@ function concur.wrap(fn) end
 ---@overload fun(...): ...
 local Generator = {}
 
----Closes it: the `<close>` variables of its body run (a wait in them raises).
+---Closes it: the `<close>` variables of its body run, and may wait; their error is raised.
+---@async
 function Generator:close() end
 */
 static int l_wrap(lua_State *L) {
@@ -184,10 +210,14 @@ static int l_close(lua_State *L) {
   generator *self = check_generator(L);
   check_suspended(L, self);
   if (self->state == OVER) return 0;
-  self->state = OVER;
-  if (lua_resetthread(self->co) == LUA_OK) return 0;
-  lua_xmove(self->co, L, 1);
-  return lua_error(L);
+  if (lua_status(self->co) != LUA_YIELD) { /* never started */
+    self->state = OVER;
+    return 0;
+  }
+  lua_settop(L, 1);
+  self->closing = true;
+  lua_sethook(self->co, on_closing, LUA_MASKCOUNT, 1);
+  return generator_enter(L, self, 0);
 }
 
 static int l_tostring(lua_State *L) {

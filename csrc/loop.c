@@ -14,7 +14,7 @@
 #include "report.h"
 #include "sigint.h"
 
-enum { LONGEST_INTERVAL = 128 };
+enum { LONGEST_INTERVAL = 128, VIRTUAL_INTERVAL = 64 };
 
 #define POLL_EVERY_NS UINT64_C(50000)
 #define NS_PER_MS UINT64_C(1000000)
@@ -224,6 +224,7 @@ bool concur_loop_alive(const concur_loop *loop) {
 
 /* True when it is time to look at descriptors and timers although something is ready. */
 static bool poll_due(concur_loop *loop) {
+  if (loop->is_virtual) return true; /* by steps alone, so that a run can be repeated */
   uint64_t elapsed = uv_hrtime() - loop->polled_ns;
   if (elapsed < POLL_EVERY_NS / 2) {
     if (loop->poll_interval < LONGEST_INTERVAL) loop->poll_interval *= 2;
@@ -289,7 +290,7 @@ concur_drive_end concur_loop_drive(concur_loop *loop, lua_State *L) {
   enter(loop, L);
   collect(loop);
   for (;;) {
-    run_ready(loop, loop->poll_interval);
+    run_ready(loop, loop->is_virtual ? VIRTUAL_INTERVAL : loop->poll_interval);
     if (loop->leave) break;
     if (loop->ready_head != NULL && !loop->stop && !poll_due(loop)) continue;
     flush(loop);

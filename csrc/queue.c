@@ -563,6 +563,11 @@ static int l_close(lua_State *L) {
   return 0;
 }
 
+static int l_queue_close(lua_State *L) { /* __close(queue, error) */
+  lua_settop(L, 1);
+  return l_close(L);
+}
+
 static int l_closed(lua_State *L) {
   lua_pushboolean(L, check_queue(L)->closed);
   return 1;
@@ -610,7 +615,8 @@ void concur_queue_open(lua_State *L, concur_runtime *runtime) {
                               {"closed", l_closed},   {"size", l_size},
                               {"maxsize", l_maxsize}, {"full", l_full},
                               {"empty", l_empty},     {NULL, NULL}};
-  const luaL_Reg metamethods[] = {{"__tostring", l_tostring}, {NULL, NULL}};
+  const luaL_Reg metamethods[] = {
+      {"__close", l_queue_close}, {"__tostring", l_tostring}, {NULL, NULL}};
   const luaL_Reg functions[] = {{"Queue", l_queue},
                                 {"LifoQueue", l_lifo_queue},
                                 {"PriorityQueue", l_priority_queue},

@@ -179,6 +179,9 @@ static concur_loop *enter_embedded(lua_State *L) {
   concur_runtime *runtime = concur_runtime_of(L);
   concur_scheduler *scheduler = runtime->scheduler;
   concur_loop *loop = concur_scheduler_loop(L, scheduler);
+  if (concur_in_finalizer(L)) {
+    concur_error_raise(L, runtime, "InvalidState", "not possible in a finalizer (__gc)");
+  }
   if (loop->L != NULL || scheduler->current != NULL) {
     concur_error_raise(L, runtime, "InvalidState", "the loop runs already");
   }

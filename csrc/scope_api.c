@@ -85,6 +85,7 @@ static int run_with_deadline(lua_State *L, int mode, bool absolute) {
   concur_fiber *fiber = concur_fiber_enter(L, runtime);
   concur_loop *loop = fiber->scheduler->loop;
   luaL_checkstack(L, 6, NULL);
+  concur_scope_prepare(L, fiber);
   if (!concur_loop_reserve_timer(loop)) return luaL_error(L, "not enough memory");
   lua_pushcfunction(L, concur_traceback_handler);
   lua_insert(L, 2);
@@ -190,7 +191,6 @@ static int l_cancel_scope(lua_State *L) {
   scope_options(L, 2, &deadline_ns, &shield);
   concur_fiber *fiber = concur_fiber_enter(L, runtime);
   concur_scheduler *scheduler = fiber->scheduler;
-  if (!concur_loop_reserve_timer(scheduler->loop)) return luaL_error(L, "not enough memory");
   lua_settop(L, 1);
   lua_pushcfunction(L, concur_traceback_handler);
   lua_insert(L, 1);
@@ -198,6 +198,8 @@ static int l_cancel_scope(lua_State *L) {
       concur_class_new(L, runtime, CONCUR_CLASS_SCOPE, sizeof *handle, 0);
   lua_insert(L, 1);
   lua_pushvalue(L, 1);
+  concur_scope_prepare(L, fiber);
+  if (!concur_loop_reserve_timer(scheduler->loop)) return luaL_error(L, "not enough memory");
   concur_scope *scope = concur_scope_enter_with_handle(L, fiber, handle);
   scope->mode = MODE_SCOPE;
   if (shield) concur_scope_set_shield(scheduler, scope, true);

@@ -98,6 +98,11 @@ static inline bool concur_runtime_forked(const concur_runtime *runtime) {
 /* Raises InvalidState in a forked child or while the state closes. */
 void concur_runtime_check(lua_State *L, const concur_runtime *runtime);
 
+/* True in a finalizer: the collector refuses every request while it runs one (Lua 5.4.4). */
+static inline bool concur_in_finalizer(lua_State *L) {
+  return lua_gc(L, LUA_GCCOUNT) == -1;
+}
+
 /* ---- functions and classes ---- */
 
 /* Sets the functions into the table on top of the stack, each with the runtime as upvalue 1. */

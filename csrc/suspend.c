@@ -61,6 +61,10 @@ static int settle(lua_State *L, resumer_state state) {
     lua_insert(L, 1);
     for (int i = count; i > 0; i--) lua_rawseti(L, 1, i);
   }
+  if (self->state != WAITING) { /* a finalizer was faster */
+    lua_pushboolean(L, 0);
+    return 1;
+  }
   if (count > 0) lua_setiuservalue(L, lua_upvalueindex(2), 1);
   self->count = count;
   self->state = state;

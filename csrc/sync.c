@@ -234,10 +234,13 @@ static void abandon_locks(lua_State *L, concur_fiber *fiber) {
     lock *self = concur_container_of(node, lock, held);
     self->owner = NULL;
     concur_parking_wake_all(&self->waiters, self);
+    concur_body_push_task(L, runtime, concur_body_of_fiber(fiber));
+    concur_task_push_name(L, -1, concur_task_of_fiber(fiber));
     concur_error_new(L, runtime, "InvalidState",
-                     "a task ended while it held a lock; who waited for it gets an error");
+                     "task '%s' ended while it held a lock; who waited for it gets an error",
+                     lua_tostring(L, -1));
     concur_report(L, runtime, -1, 0, "lock not released");
-    lua_pop(L, 1);
+    lua_pop(L, 3);
   }
 }
 
@@ -447,8 +450,8 @@ static int l_semaphore_acquire(lua_State *L) {
 static int l_semaphore_try_acquire(lua_State *L) {
   semaphore *self = check_semaphore(L);
   lua_settop(L, 1);
-  if (self->value == 0) return would_block(L, "no permit is free");
   push_permit(L);
+  if (self->value == 0) return would_block(L, "no permit is free");
   self->value--;
   return semaphore_acquired(L, NULL);
 }

@@ -98,8 +98,11 @@ bool concur_task_kill(lua_State *L, concur_task *task) {
   detach(fiber);
   concur_body_push_task(L, runtime, body);
   fiber->state = CONCUR_FIBER_RUNNING; /* nothing can wake it or cancel it any more */
+  concur_fiber *killer = scheduler->current;
+  scheduler->current = fiber; /* its clean-up releases what it holds */
   if (fiber->leaf != fiber->co) close_coroutine(L, runtime, fiber->leaf);
   close_coroutine(L, runtime, fiber->co);
+  scheduler->current = killer;
   concur_scope_abandon_all(L, fiber);
   concur_body_abandon_locks(L, body);
   lua_pushliteral(L, "killed");

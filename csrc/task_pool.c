@@ -36,7 +36,7 @@ static void add_bodies(lua_State *L, concur_scheduler *scheduler) {
 }
 
 concur_body *concur_body_peek(lua_State *L, concur_scheduler *scheduler) {
-  if (scheduler->pool->idle_bodies == NULL) add_bodies(L, scheduler);
+  while (scheduler->pool->idle_bodies == NULL) add_bodies(L, scheduler);
   return scheduler->pool->idle_bodies;
 }
 

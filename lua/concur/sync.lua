@@ -27,9 +27,24 @@ local function current()
 end
 
 local function class(name)
-  local c = { __name = name }
+  local c = { __name = name, __metatable = name }
   c.__index = c
   return c
+end
+
+-- After all methods are there: each checks that it was called with a colon.
+local function seal(c)
+  local name = c.__name
+  for key, method in pairs(c) do
+    if type(method) == "function" and key:sub(1, 2) ~= "__" then
+      c[key] = function(self, ...)
+        if getmetatable(self) ~= name or type(self) ~= "table" then
+          argument_error(1, key, ("%s expected, got %s"):format(name, type(self)))
+        end
+        return method(self, ...)
+      end
+    end
+  end
 end
 
 -- Calls `release(object)` after fn, however it ends; used for `with`.
@@ -143,6 +158,9 @@ function Condition:wait()
 end
 
 function Condition:wait_for(predicate)
+  if type(predicate) ~= "function" then
+    argument_error(1, "wait_for", "function expected, got " .. type(predicate))
+  end
   check_owner(self, "Condition:wait_for()")
   local value = predicate()
   while not value do
@@ -173,6 +191,8 @@ function Condition:__tostring()
   return ("concur.Condition (%s, %d waiting)"):format(
     self.lock:locked() and "locked" or "free", self.lot:size())
 end
+
+seal(Condition)
 
 ----------------------------------------------------------------------------- CapacityLimiter
 
@@ -318,6 +338,8 @@ function CapacityLimiter:__tostring()
     self.lent, tostring(self.tokens), self.lot:size())
 end
 
+seal(CapacityLimiter)
+
 ------------------------------------------------------------------------------------- Barrier
 
 --[[@lua
@@ -369,5 +391,7 @@ end
 function Barrier:__tostring()
   return ("concur.Barrier (%d of %d waiting)"):format(self.lot:size(), self.n)
 end
+
+seal(Barrier)
 
 return M
