@@ -353,6 +353,10 @@ static void interrupt_top(lua_State *L, concur_fiber *fiber, concur_interruption
     break_deadlock(L, fiber);
     return;
   }
+  if (cause == CONCUR_BY_SIGINT && fiber->state != CONCUR_FIBER_PARKED) {
+    concur_sigint_give_up(scheduler->loop); /* what was waited for has come already */
+    return;
+  }
   if (cause == CONCUR_BY_DEADLOCK) remember_deadlock(L, scheduler);
   if (scheduler->interruption == CONCUR_NOT_INTERRUPTED) scheduler->interruption = cause;
   concur_fiber_deliver(fiber);

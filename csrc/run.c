@@ -20,7 +20,12 @@
 
 static bool run_abort(concur_fiber *fiber) {
   concur_future *root = fiber->target;
-  if (!concur_future_settled(root)) root->ops->cancel_quietly(fiber->scheduler->runtime, root);
+  concur_scheduler *scheduler = fiber->scheduler;
+  if (!concur_future_settled(root)) {
+    root->ops->cancel_quietly(scheduler->runtime, root);
+  } else if (scheduler->interruption == CONCUR_BY_SIGINT) { /* it came after main had returned */
+    concur_sigint_give_up(scheduler->loop);
+  }
   return false; /* the root task ends first */
 }
 

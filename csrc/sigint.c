@@ -18,6 +18,7 @@ static _Atomic(concur_loop *) owner;
 static _Atomic(uv_async_t *) target;
 static atomic_int arrived;
 static atomic_bool taken; /* the first one was delivered to the owner */
+static atomic_bool given_up; /* but the owner had no use for it */
 
 #ifndef _WIN32
 static struct sigaction old_action;
@@ -80,6 +81,7 @@ bool concur_sigint_acquire(concur_loop *loop) {
   if (!atomic_compare_exchange_strong(&owner, &nobody, loop)) return false;
   atomic_store(&arrived, 0);
   atomic_store(&taken, false);
+  atomic_store(&given_up, false);
   atomic_store(&target, &loop->async);
   if (install()) return true;
   atomic_store(&target, NULL);
@@ -92,8 +94,9 @@ void concur_sigint_release(concur_loop *loop) {
   uninstall();
   atomic_store(&target, NULL);
   atomic_store(&owner, NULL);
-  /* One that the loop never looked at belongs to whoever had SIGINT before. */
-  if (atomic_exchange(&arrived, 0) > 0 && !atomic_load(&taken)) (void)raise(SIGINT);
+  /* One that nobody here was told of belongs to whoever had SIGINT before. */
+  bool unseen = !atomic_load(&taken) || atomic_load(&given_up);
+  if (atomic_exchange(&arrived, 0) > 0 && unseen) (void)raise(SIGINT);
 }
 
 bool concur_sigint_take(concur_loop *loop) {
@@ -102,6 +105,10 @@ bool concur_sigint_take(concur_loop *loop) {
   }
   atomic_store(&taken, true);
   return true;
+}
+
+void concur_sigint_give_up(concur_loop *loop) {
+  if (atomic_load(&owner) == loop) atomic_store(&given_up, true);
 }
 
 void concur_sigint_die(void) {

@@ -22,6 +22,9 @@ void concur_sigint_release(struct concur_loop *loop);
 /* True once for a SIGINT that arrived for this loop. */
 bool concur_sigint_take(struct concur_loop *loop);
 
+/* What was taken could not be delivered: releasing passes it on to the old handler. */
+void concur_sigint_give_up(struct concur_loop *loop);
+
 /* Ends the process by SIGINT with the default action. */
 void concur_sigint_die(void);
 

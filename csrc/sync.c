@@ -4,7 +4,8 @@
  *
  * A lock is linked into its owner's list of held locks, so that a task which ends while it holds
  * one is noticed: that is reported, and whoever waits gets an error.  A permit gives back what it
- * stands for once, by release, `<close>` or (forgotten) its finalizer.       [loop thread]
+ * stands for once, by release or `<close>`; not by a finalizer, since who uses `semaphore:release()`
+ * drops it.                                                                  [loop thread]
  */
 #include "sync.h"
 
@@ -480,8 +481,8 @@ static int l_permit_release(lua_State *L) {
   return 1;
 }
 
-static int l_permit_gc(lua_State *L) {
-  (void)permit_give_back(lua_touserdata(L, 1));
+static int l_permit_close(lua_State *L) {
+  (void)permit_give_back(concur_class_check(L, concur_runtime_of(L), 1, CONCUR_CLASS_PERMIT));
   return 0;
 }
 
@@ -570,8 +571,7 @@ void concur_sync_open(lua_State *L, concur_runtime *runtime) {
                                         {NULL, NULL}};
   const luaL_Reg semaphore_metamethods[] = {{"__tostring", l_semaphore_tostring}, {NULL, NULL}};
   const luaL_Reg permit_methods[] = {{"release", l_permit_release}, {NULL, NULL}};
-  const luaL_Reg permit_metamethods[] = {{"__close", l_permit_gc},
-                                         {"__gc", l_permit_gc},
+  const luaL_Reg permit_metamethods[] = {{"__close", l_permit_close},
                                          {"__tostring", l_permit_tostring},
                                          {NULL, NULL}};
   const luaL_Reg functions[] = {
