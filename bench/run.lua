@@ -12,6 +12,7 @@ local chart = require "harness.chart"
 local history = require "harness.history"
 local json = require "harness.json"
 local peers = require "harness.peers"
+local report = require "harness.report"
 local stats = require "harness.stats"
 
 -- In the order of the report.
@@ -46,7 +47,7 @@ usage: lua5.4 bench/run.lua [options] [WORKLOAD...]     (from the root of the re
   --only NAMES   implementations to run, with commas: concur,limit,luv
   --clock CLOCK  wall or cpu, instead of each workload's own
   --json FILE    where the result goes (default: bench.json in the build directory), and
-                 beside it a picture, FILE with the extension .svg
+                 beside it a picture (.svg) and a table (.md)
   --list         print the workloads and the implementations of each
   --help         print this text
 
@@ -204,83 +205,7 @@ local function judge(workload, samples)
   return verdicts
 end
 
--- Printing --------------------------------------------------------------------------------------
-
-local function duration(ns)
-  if ns >= 1e8 then
-    return ("%.2f s"):format(ns / 1e9)
-  elseif ns >= 1e5 then
-    return ("%.2f ms"):format(ns / 1e6)
-  elseif ns >= 1e4 then
-    return ("%.1f µs"):format(ns / 1e3)
-  end
-  return (ns >= 100 and "%.0f ns" or "%.1f ns"):format(ns)
-end
-
--- `text` at the right of `width` columns; the µ is two bytes.
-local function right(text, width)
-  return (" "):rep(width - (utf8.len(text) or #text)) .. text
-end
-
-local function describe_goal(verdict)
-  local wanted = verdict.at_most and ("at most %.2f x %s"):format(verdict.at_most, verdict.against)
-    or ("%.1f x as fast as %s"):format(verdict.faster, verdict.against)
-  return ("  goal: %s: %.2f (%.2f to %.2f) %s%s\n"):format(wanted, verdict.ratio.median,
-    verdict.ratio.min, verdict.ratio.max, verdict.met and "met" or "MISSED",
-    verdict.note and ", " .. verdict.note or "")
-end
-
-local function print_workload(workload, names, samples, failed, verdicts)
-  local clock = workload.clock == "cpu" and "processor time" or "time"
-  io.write(("\n%s    %s per %s\n"):format(workload.title, clock, workload.unit))
-  for _, name in ipairs(names) do
-    local title = "  " .. peers.titles[name]
-    if samples[name] then
-      local summary = stats.summary(samples[name])
-      local ratio = ""
-      if name ~= "concur" and samples.concur then
-        ratio = ("%8.2f x concur"):format(stats.ratio(samples[name], samples.concur).median)
-      end
-      io.write(("%-18s %s  (%s to %s) %s\n"):format(title, right(duration(summary.median), 10),
-        right(duration(summary.min), 10), right(duration(summary.max), 10), ratio))
-    else
-      io.write(("%-18s FAILED: %s\n"):format(title, failed[name]:match "[^\n]*\n?$"))
-    end
-  end
-  for _, verdict in ipairs(verdicts) do
-    io.write(describe_goal(verdict))
-  end
-  io.flush()
-end
-
--- One line for each workload: concur in nanoseconds, the others as multiples of it.
-local function print_summary(results, names)
-  io.write("\nEverything as a multiple of concur's time (more is slower), goals met:\n\n")
-  io.write(("%-24s %9s"):format("", "concur"))
-  for _, name in ipairs(names) do
-    if name ~= "concur" then
-      io.write(right(name, 8))
-    end
-  end
-  io.write "   goals\n"
-  for _, result in ipairs(results) do
-    local samples = result.samples
-    io.write(("%-24s %s"):format(result.title,
-      right(samples.concur and duration(stats.median(samples.concur)) or "-", 9)))
-    for _, name in ipairs(names) do
-      if name ~= "concur" then
-        local both = samples[name] and samples.concur
-        io.write(right(both and ("%.2f"):format(stats.ratio(samples[name], samples.concur).median)
-          or "", 8))
-      end
-    end
-    local met = 0
-    for _, verdict in ipairs(result.goals) do
-      met = met + (verdict.met and 1 or 0)
-    end
-    io.write(("   %d of %d\n"):format(met, #result.goals))
-  end
-end
+-- Everything ------------------------------------------------------------------------------------
 
 local function command_output(command)
   local pipe <close> = io.popen(command .. " 2>/dev/null")
@@ -298,8 +223,6 @@ local function describe_machine()
     date = os.date "!%Y-%m-%dT%H:%M:%SZ",
   }
 end
-
--- Everything ------------------------------------------------------------------------------------
 
 local function choose(workload, present, only)
   local names = {}
@@ -354,7 +277,7 @@ for i, workload in ipairs(workloads) do
   local names = choose(workload, present, options.only)
   local samples, failed = measure(workload, names, options)
   local verdicts = judge(workload, samples)
-  print_workload(workload, names, samples, failed, verdicts)
+  report.print_workload(workload, names, samples, failed, verdicts)
   any_failed = any_failed or next(failed) ~= nil
   results[i] = {
     name = workload.name,
@@ -372,7 +295,7 @@ for _, name in ipairs(peers.order) do
     compared[#compared + 1] = name
   end
 end
-print_summary(results, compared)
+report.print_summary(results, compared)
 if not options.quick then
   history.compare(options.build .. "/bench.last", results)
 end
@@ -385,5 +308,7 @@ write_file(options.json, json.encode {
   seconds = options.seconds,
   workloads = results,
 } .. "\n")
-write_file(options.json:gsub("%.json$", "") .. ".svg", chart.draw(results))
+local base = options.json:gsub("%.json$", "")
+write_file(base .. ".svg", chart.draw(results))
+write_file(base .. ".md", report.markdown(results, compared))
 os.exit(any_failed and 1 or 0)

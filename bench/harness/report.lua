@@ -1,0 +1,141 @@
+-- SPDX-License-Identifier: MIT
+-- The results for people: on the terminal, and as a table for docs/performance.md.
+
+local peers = require "harness.peers"
+local stats = require "harness.stats"
+
+local report = {}
+
+local function duration(ns)
+  if ns >= 1e8 then
+    return ("%.2f s"):format(ns / 1e9)
+  elseif ns >= 1e5 then
+    return ("%.2f ms"):format(ns / 1e6)
+  elseif ns >= 1e4 then
+    return ("%.1f µs"):format(ns / 1e3)
+  end
+  return (ns >= 100 and "%.0f ns" or "%.1f ns"):format(ns)
+end
+
+-- `text` at the right of `width` columns; the µ is two bytes.
+local function right(text, width)
+  return (" "):rep(width - (utf8.len(text) or #text)) .. text
+end
+
+local function wanted_by(verdict)
+  return verdict.at_most and ("at most %.2f x %s"):format(verdict.at_most, verdict.against)
+    or ("%.1f x as fast as %s"):format(verdict.faster, verdict.against)
+end
+
+local function describe_goal(verdict)
+  return ("  goal: %s: %.2f (%.2f to %.2f) %s%s\n"):format(wanted_by(verdict),
+    verdict.ratio.median, verdict.ratio.min, verdict.ratio.max, verdict.met and "met" or "MISSED",
+    verdict.note and ", " .. verdict.note or "")
+end
+
+-- The median time of an implementation; nil if it was not measured.
+local function time_of(result, name)
+  return result.samples[name] and duration(stats.median(result.samples[name]))
+end
+
+-- An implementation's time as a multiple of concur's; nil unless both were measured.
+local function multiple_of(result, name)
+  local samples = result.samples
+  return samples[name] and samples.concur
+    and ("%.2f"):format(stats.ratio(samples[name], samples.concur).median)
+end
+
+local function goals_met(result)
+  local met = 0
+  for _, verdict in ipairs(result.goals) do
+    met = met + (verdict.met and 1 or 0)
+  end
+  return met
+end
+
+---Prints one workload's results: each implementation, then the goals.
+---@param workload table
+---@param names string[] implementations
+---@param samples table<string, number[]> nanoseconds
+---@param failed table<string, string> what those printed that failed
+---@param verdicts table[]
+function report.print_workload(workload, names, samples, failed, verdicts)
+  local clock = workload.clock == "cpu" and "processor time" or "time"
+  io.write(("\n%s    %s per %s\n"):format(workload.title, clock, workload.unit))
+  for _, name in ipairs(names) do
+    local title = "  " .. peers.titles[name]
+    if samples[name] then
+      local summary = stats.summary(samples[name])
+      local ratio = ""
+      if name ~= "concur" and samples.concur then
+        ratio = ("%8.2f x concur"):format(stats.ratio(samples[name], samples.concur).median)
+      end
+      io.write(("%-18s %s  (%s to %s) %s\n"):format(title, right(duration(summary.median), 10),
+        right(duration(summary.min), 10), right(duration(summary.max), 10), ratio))
+    else
+      io.write(("%-18s FAILED: %s\n"):format(title, failed[name]:match "[^\n]*\n?$"))
+    end
+  end
+  for _, verdict in ipairs(verdicts) do
+    io.write(describe_goal(verdict))
+  end
+  io.flush()
+end
+
+---Prints one line for each workload: concur in nanoseconds, the others as multiples of it.
+---@param results table[]
+---@param names string[] implementations
+function report.print_summary(results, names)
+  io.write("\nEverything as a multiple of concur's time (more is slower), goals met:\n\n")
+  io.write(("%-24s %9s"):format("", "concur"))
+  for _, name in ipairs(names) do
+    if name ~= "concur" then
+      io.write(right(name, 8))
+    end
+  end
+  io.write "   goals\n"
+  for _, result in ipairs(results) do
+    io.write(("%-24s %s"):format(result.title, right(time_of(result, "concur") or "-", 9)))
+    for _, name in ipairs(names) do
+      if name ~= "concur" then
+        io.write(right(multiple_of(result, name) or "", 8))
+      end
+    end
+    io.write(("   %d of %d\n"):format(goals_met(result), #result.goals))
+  end
+end
+
+---The summary as a table for a document, with the goals spelled out.
+---@param results table[]
+---@param names string[] implementations
+---@return string
+function report.markdown(results, names)
+  local lines = {}
+  local head, rule = { "workload", "concur" }, { "---", "--:" }
+  for _, name in ipairs(names) do
+    if name ~= "concur" then
+      head[#head + 1], rule[#rule + 1] = name, "--:"
+    end
+  end
+  head[#head + 1], rule[#rule + 1] = "goal", "---"
+  lines[1] = "| " .. table.concat(head, " | ") .. " |"
+  lines[2] = "| " .. table.concat(rule, " | ") .. " |"
+  for _, result in ipairs(results) do
+    local cells = { result.title, time_of(result, "concur") or "" }
+    for _, name in ipairs(names) do
+      if name ~= "concur" then
+        cells[#cells + 1] = multiple_of(result, name) or ""
+      end
+    end
+    local goals = {}
+    for i, verdict in ipairs(result.goals) do
+      goals[i] = ("%s: %s%.2f, **%s**"):format(wanted_by(verdict),
+        verdict.at_most and "" or "is ", verdict.ratio.median, verdict.met and "met" or "missed")
+    end
+    cells[#cells + 1] = table.concat(goals, "; ")
+    lines[#lines + 1] = "| " .. table.concat(cells, " | ") .. " |"
+  end
+  return table.concat(lines, "\n") .. "\n"
+end
+
+return report
