@@ -161,15 +161,15 @@ static int gather_results(lua_State *L, const join *joint) {
   lua_createtable(L, joint->keyed ? 0 : count, joint->keyed ? count : 1);
   int results = handles + 1;
   for (int i = 1; i <= count; i++) {
-    if (joint->keyed) push_key(L, joint, i);
     lua_rawgeti(L, handles, i);
-    push_first_result(L, lua_gettop(L), joint->watchers[i - 1].future);
-    lua_remove(L, -2);
+    if (joint->keyed) push_key(L, joint, i);
+    push_first_result(L, results + 1, joint->watchers[i - 1].future);
     if (joint->keyed) {
       lua_rawset(L, results);
     } else {
       lua_rawseti(L, results, i);
     }
+    lua_pop(L, 1);
   }
   if (!joint->keyed) {
     lua_pushinteger(L, count);
@@ -347,8 +347,8 @@ static int l_start_inputs(lua_State *L) {
   join *joint = lua_touserdata(L, 1);
   concur_runtime *runtime = joint->fiber->scheduler->runtime;
   for (int i = 1; i <= joint->count; i++) {
-    lua_rawgeti(L, 2, i);
-    concur_future *future = concur_future_test(L, runtime, -1);
+    bool function = lua_rawgeti(L, 2, i) == LUA_TFUNCTION;
+    concur_future *future = function ? NULL : concur_future_test(L, runtime, -1);
     if (future == NULL) {
       future = &concur_task_spawn(L, runtime, 0, joint->scope, NULL)->future;
       lua_pushvalue(L, -1);
@@ -395,7 +395,10 @@ static int raise_bad_input(lua_State *L, const join *joint, int position) {
 static void check_inputs(lua_State *L, concur_runtime *runtime, const join *joint, int handles) {
   const concur_fiber *current = concur_fiber_current(runtime->scheduler);
   for (int i = 1; i <= joint->count; i++) {
-    lua_rawgeti(L, handles, i);
+    if (lua_rawgeti(L, handles, i) == LUA_TFUNCTION) {
+      lua_pop(L, 1);
+      continue;
+    }
     concur_future *future = concur_future_test(L, runtime, -1);
     if (future == NULL && !concur_is_callable(L, -1)) raise_bad_input(L, joint, i);
     concur_task *task = future != NULL ? concur_task_of_future(future) : NULL;
@@ -407,37 +410,53 @@ static void check_inputs(lua_State *L, concur_runtime *runtime, const join *join
   }
 }
 
-/* The inputs of a table at index 1: pushes handles and keys (or nil); returns their number. */
-static int inputs_of_table(lua_State *L, bool *keyed) {
-  int count = 0;
-  lua_Integer length = (lua_Integer)lua_rawlen(L, 1);
-  lua_createtable(L, (int)length, 0);
-  int handles = lua_gettop(L);
-  for (lua_Integer i = 1; i <= length; i++) {
+/* Copies the list part of the table at index 1 to the handles; returns its length. */
+static int copy_list(lua_State *L, int handles) {
+  int length = (int)lua_rawlen(L, 1);
+  for (int i = 1; i <= length; i++) {
     lua_rawgeti(L, 1, i);
-    if (lua_isnil(L, -1)) luaL_argerror(L, 1, "the list has a hole: entry is nil");
-    lua_rawseti(L, handles, ++count);
+    lua_rawseti(L, handles, i);
   }
+  return length;
+}
+
+/* The table at index 1 has keys besides 1..length: notes the key of every input, appends the rest. */
+static int copy_keyed(lua_State *L, int handles, int length) {
+  int count = length;
   lua_newtable(L);
+  for (int i = 1; i <= length; i++) {
+    lua_pushinteger(L, i);
+    lua_rawseti(L, handles + 1, i);
+  }
   lua_pushnil(L);
   while (lua_next(L, 1) != 0) {
-    bool listed = lua_isinteger(L, -2) && lua_tointeger(L, -2) >= 1 &&
-                  lua_tointeger(L, -2) <= length;
-    if (listed) {
+    lua_Integer key = lua_isinteger(L, -2) ? lua_tointeger(L, -2) : 0;
+    if (key >= 1 && key <= length) {
       lua_pop(L, 1);
       continue;
     }
-    *keyed = true;
     lua_rawseti(L, handles, ++count);
     lua_pushvalue(L, -1);
     lua_rawseti(L, handles + 1, count);
   }
-  if (!*keyed) return count;
-  for (lua_Integer i = 1; i <= length; i++) {
-    lua_pushinteger(L, i);
-    lua_rawseti(L, handles + 1, i);
-  }
   return count;
+}
+
+/* The inputs of a table at index 1: pushes handles and keys (or nil); returns their number. */
+static int inputs_of_table(lua_State *L, bool *keyed) {
+  int entries = 0;
+  lua_pushnil(L);
+  while (lua_next(L, 1) != 0) {
+    lua_pop(L, 1);
+    entries++;
+  }
+  lua_createtable(L, entries, 0);
+  int handles = lua_gettop(L);
+  int length = copy_list(L, handles);
+  *keyed = entries != length;
+  if (*keyed) return copy_keyed(L, handles, length);
+  lua_pushnil(L);
+  return length;
 }
 
 static int inputs_of_arguments(lua_State *L) {

@@ -72,9 +72,10 @@ concur_task *concur_task_spawn(lua_State *L, concur_runtime *runtime, int count,
   lua_rawseti(L, -2, body->slot);
   lua_pop(L, 1);
   lua_insert(L, -(count + 2)); /* below the function */
-  int index = lua_gettop(L) - count - 1;
-  for (int i = count - 1; i >= 0; i--) lua_setiuservalue(L, index, CONCUR_TASK_ARGUMENTS + i);
-  lua_setiuservalue(L, index, CONCUR_TASK_OUTCOME);
+  for (int i = count - 1; i >= 0; i--) {
+    lua_setiuservalue(L, -(i + 3), CONCUR_TASK_ARGUMENTS + i);
+  }
+  lua_setiuservalue(L, -2, CONCUR_TASK_OUTCOME);
   concur_list_append(&scheduler->tasks, &body->link);
   scheduler->task_count++;
   concur_loop_ready(loop, &body->fiber.ready);
@@ -140,7 +141,12 @@ static int body_end(lua_State *co, int status, lua_KContext context) {
     ended = false;
   }
   if (ended) {
-    concur_future_set_results(co, 1, &body->task->future, lua_gettop(co) - 2);
+    int results = lua_gettop(co) - 2;
+    if (results == 0) { /* lets the function go */
+      lua_pushnil(co);
+      lua_setiuservalue(co, 1, CONCUR_TASK_OUTCOME);
+    }
+    concur_future_set_results(co, 1, &body->task->future, results);
   } else {
     body_failed(co, body);
   }
@@ -174,9 +180,7 @@ static bool body_start(lua_State *L, concur_body *body) {
   int task = lua_gettop(L);
   lua_pushvalue(L, task);
   lua_pushcfunction(L, concur_traceback_handler);
-  lua_getiuservalue(L, task, CONCUR_TASK_OUTCOME);
-  lua_pushnil(L);
-  lua_setiuservalue(L, task, CONCUR_TASK_OUTCOME);
+  lua_getiuservalue(L, task, CONCUR_TASK_OUTCOME); /* stays until the outcome replaces it */
   for (int i = 0; i < count; i++) {
     lua_getiuservalue(L, task, CONCUR_TASK_ARGUMENTS + i);
     lua_pushnil(L);
