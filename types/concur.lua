@@ -65,6 +65,13 @@ function concur.transferable(name, metatable, functions) end
 ---@return concur.ContextVar
 function concur.ContextVar(default) end
 
+---As `coroutine.wrap`, but `fn` may also suspend the task that calls the generator: `coroutine.yield`
+---hands values to the caller, waits go to the scheduler.  May not yield inside a cancel scope that it
+---opened.  For a `for` loop that is left early, pass it as the fourth value or close it.
+---@param fn function
+---@return concur.Generator
+function concur.wrap(fn) end
+
 ---Calls `fn(group, ...)` and returns its results once every task of the group has ended.  An error,
 ---of a task or of `fn`, cancels the rest and is raised in an `ErrorGroup` with all real errors.
 ---@async
@@ -104,6 +111,21 @@ function concur.race(...) end
 ---@return any key
 ---@return any ...
 function concur.any(...) end
+
+---@param maxsize? integer nil or 0: no limit
+---@return concur.Queue
+function concur.Queue(maxsize) end
+
+---The item put last comes out first.
+---@param maxsize? integer
+---@return concur.Queue
+function concur.LifoQueue(maxsize) end
+
+---The smallest item comes out first; equal ones in the order in which they were put.
+---@param maxsize? integer
+---@param less? fun(a: any, b: any): boolean default `<`; may not suspend
+---@return concur.Queue
+function concur.PriorityQueue(maxsize, less) end
 
 ---Runs `main(...)` as the root task of this state's loop; returns its results or raises its error.
 ---At its end all tasks of this state are cancelled and have ended.  Raises `Interrupted` on Ctrl-C
@@ -193,6 +215,20 @@ function concur.pcall(fn, ...) end
 ---@return boolean ok
 ---@return any ...
 function concur.xpcall(fn, handler, ...) end
+
+---An arm for `concur.select` that commits after some time.
+---@param seconds number
+---@return concur.Arm
+function concur.after(seconds) end
+
+---Commits exactly one of the arms, the first that can (in list order, then any order), waiting if
+---none can yet; returns its key and its results.  Arms: `queue:getting()`, `queue:putting(v)`,
+---`event:waiting()`, a future or task (its results, or its error is raised), `concur.after(s)`.
+---@async
+---@param arms table<any, concur.Arm|concur.Future>
+---@return any key
+---@return any ...
+function concur.select(arms) end
 
 ---`n` zero bytes, or a copy of the string.
 ---@param content integer|string
@@ -305,6 +341,18 @@ function concur.main(fn, ...) end
 ---@return any closing the iterator again, for `for` to close; it has `:close()`
 function concur.progress(source, ...) end
 
+---@param lock? concur.Lock default: a new one
+---@return concur.Condition
+function concur.Condition(lock) end
+
+---@param tokens integer|number at least 0, or `math.huge`
+---@return concur.CapacityLimiter
+function concur.CapacityLimiter(tokens) end
+
+---@param n integer at least 1
+---@return concur.Barrier
+function concur.Barrier(n) end
+
 ---A function that, called, starts `fn` as a task and returns it.
 ---@param fn function
 ---@return fun(...): concur.Task
@@ -333,6 +381,25 @@ concur.errors = require "concur.errors"
 ---@type concur.testing
 concur.testing = require "concur.testing"
 
+---One thing that `concur.select` may do.
+---@class concur.Arm
+local Arm = {}
+
+---A point where `n` tasks wait for each other; usable again and again.
+---@class concur.Barrier
+local Barrier = {}
+
+---Waits until `n` tasks wait.  A task that is cancelled leaves; the others go on waiting.
+---@async
+---@return integer position 1 for the first in line, `n` for the task that came last
+function Barrier:wait() end
+
+---@return integer n
+function Barrier:size() end
+
+---@return integer count of tasks that wait now
+function Barrier:waiters() end
+
 ---A cancel scope, while it is open and (for looking) after.
 ---@class concur.CancelScope
 local CancelScope = {}
@@ -359,6 +426,45 @@ function CancelScope:cancel_called() end
 ---@return boolean caught its cancellation ended the body
 function CancelScope:cancelled_caught() end
 
+---A number of tokens, each lent to one task: limits how many do something at a time.
+---@class concur.CapacityLimiter
+local CapacityLimiter = {}
+
+---Waits for a token for the running task: `local _ <close> = limiter:acquire()`.
+---Raises `InvalidState` when the task has one.
+---@async
+---@return concur.CapacityLimiter itself; its `<close>` gives the token back
+function CapacityLimiter:acquire() end
+
+---@return concur.CapacityLimiter|nil
+---@return concur.Error|nil err of kind `WouldBlock`
+function CapacityLimiter:try_acquire() end
+
+---Gives the running task's token back.  Raises `InvalidState` when it has none.
+function CapacityLimiter:release() end
+
+---Calls `fn(...)` with a token.
+---@async
+---@param fn function
+---@param ... any
+---@return any ...
+function CapacityLimiter:with(fn, ...) end
+
+---The number of tokens; given one, changes it (more wakes tasks in line; fewer takes effect as tokens
+---come back).
+---@param tokens? integer|number
+---@return integer|number
+function CapacityLimiter:total(tokens) end
+
+---@return integer tokens lent
+function CapacityLimiter:borrowed() end
+
+---@return integer|number tokens free
+function CapacityLimiter:available() end
+
+---@return integer count of tasks in line
+function CapacityLimiter:waiters() end
+
 ---A clock for `concur.Runner{clock = ...}` whose time is virtual, from `concur.testing.Clock()`.
 ---@class concur.Clock
 local Clock = {}
@@ -371,6 +477,53 @@ function Clock:now() end
 ---order.
 ---@param seconds number NaN is an argument error, negative counts as 0
 function Clock:advance(seconds) end
+
+---Waiting for a state that a lock protects.
+---@class concur.Condition
+local Condition = {}
+
+---Waits for the lock and takes it: `local _ <close> = condition:acquire()`.
+---@async
+---@return concur.Lock
+function Condition:acquire() end
+
+---@return concur.Lock|nil
+---@return concur.Error|nil err of kind `WouldBlock`
+function Condition:try_acquire() end
+
+
+function Condition:release() end
+
+---@return boolean
+function Condition:locked() end
+
+---Calls `fn(...)` holding the lock.
+---@async
+---@param fn function
+---@param ... any
+---@return any ...
+function Condition:with(fn, ...) end
+
+---Releases the lock, waits for a notification and takes the lock again, also when cancelled: then
+---`Cancelled` is raised holding the lock.  Raises `InvalidState` without the lock.
+---@async
+function Condition:wait() end
+
+---Waits until `predicate()` is true; returns its value.
+---@async
+---@param predicate fun(): any
+---@return any
+function Condition:wait_for(predicate) end
+
+---Wakes `n` of those who wait, first come, first served.  Raises `InvalidState` without the lock.
+---@param n? integer default 1
+function Condition:notify(n) end
+
+---Wakes all.
+function Condition:notify_all() end
+
+---@return integer count of tasks that wait for a notification
+function Condition:waiters() end
 
 ---A variable with a value of its own in each task; a new task starts with a copy of its spawner's.
 ---@class concur.ContextVar
@@ -395,6 +548,10 @@ function ContextVar:with(value, fn, ...) end
 ---@class concur.Event
 local Event = {}
 
+---An arm that waits until the event is set.
+---@return concur.Arm
+function Event:waiting() end
+
 ---Waits until the event is set.
 ---@async
 ---@return true
@@ -410,7 +567,7 @@ function Event:clear() end
 function Event:is_set() end
 
 ---@return integer count of tasks that wait
-function Event:waiting() end
+function Event:waiters() end
 
 ---The event loop of this Lua state.
 ---@class concur.EventLoop
@@ -526,6 +683,14 @@ function Future:set_result(...) end
 ---@return boolean settled false when it had settled already
 function Future:set_exception(error) end
 
+---A generator; call it to resume it.
+---@class concur.Generator
+---@overload fun(...): ...
+local Generator = {}
+
+---Closes it: the `<close>` variables of its body run (a wait in them raises).
+function Generator:close() end
+
 ---A scheduled call, from `call_soon`, `call_later` or `call_at`.
 ---@class concur.Handle
 local Handle = {}
@@ -566,11 +731,14 @@ function Lock:with(fn, ...) end
 ---@return boolean
 function Lock:locked() end
 
+---@return boolean held by the running task, or by the top level outside of tasks
+function Lock:held() end
+
 ---@return concur.Task|nil owner nil when free, or when the top level has it
 function Lock:owner() end
 
 ---@return integer count of tasks in line
-function Lock:waiting() end
+function Lock:waiters() end
 
 ---One unit of a semaphore; given back once.
 ---@class concur.Permit
@@ -579,6 +747,72 @@ local Permit = {}
 ---Gives the permit back; never suspends.
 ---@return boolean released false when it was given back already
 function Permit:release() end
+
+---Items for other tasks, first in, first out; with `maxsize`, `put` waits for room.
+---@class concur.Queue
+local Queue = {}
+
+---Puts an item in, waiting for room if there is a limit.  Raises `Closed` on a closed queue; `nil` is
+---an argument error.
+---@async
+---@param item any not nil
+function Queue:put(item) end
+
+---Puts an item in if there is room; never suspends.
+---@param item any not nil
+---@return true|nil
+---@return concur.Error|nil err of kind `WouldBlock`
+function Queue:try_put(item) end
+
+---Takes the next item out, waiting for one.
+---@async
+---@return any item nil once the queue is closed and empty
+---@return concur.Error|nil err of kind `Closed`
+function Queue:get() end
+
+---Takes the next item out if there is one; never suspends.
+---@return any item
+---@return concur.Error|nil err of kind `WouldBlock` or `Closed`
+function Queue:try_get() end
+
+---Iterates over the items until the queue is closed and empty; the iterator suspends.
+---@return fun(): any
+function Queue:iter() end
+
+---Tells that an item taken before is done.  Raises `InvalidState` when called too often.
+function Queue:task_done() end
+
+---Waits until every item that was put in has been taken and told done.
+---@async
+function Queue:join() end
+
+---Closes the queue: `put` raises, `get` drains.  Never suspends.
+---@param options? {immediate?: boolean} immediate: drop the items
+function Queue:close(options) end
+
+---@return boolean
+function Queue:closed() end
+
+---@return integer items inside
+function Queue:size() end
+
+---@return integer|number limit `math.huge` when there is none
+function Queue:maxsize() end
+
+---@return boolean
+function Queue:full() end
+
+---@return boolean
+function Queue:empty() end
+
+---An arm that takes the next item.
+---@return concur.Arm
+function Queue:getting() end
+
+---An arm that puts an item in.
+---@param item any not nil
+---@return concur.Arm
+function Queue:putting(item) end
 
 ---Options for this state's loop, for any number of runs.
 ---@class concur.Runner
@@ -621,7 +855,7 @@ function Semaphore:with(fn, ...) end
 function Semaphore:value() end
 
 ---@return integer count of tasks in line
-function Semaphore:waiting() end
+function Semaphore:waiters() end
 
 ---Bytes that Lua states share: sent to another state, it is the same memory.  Positions are those of
 ---strings: 1 is the first byte, -1 the last.  No method suspends; all but `close` raise `Closed` on a
