@@ -5,10 +5,14 @@
 
 #include "task.h"
 
+#pragma GCC visibility push(hidden)
+
 void concur_await_open(lua_State *L, concur_runtime *runtime);
 
 /* Pushes the results of the settled future at `index` (returns how many), or raises its error in
    the fiber, with its first traceback. */
 int concur_await_results(lua_State *L, concur_fiber *fiber, int index, concur_future *future);
+
+#pragma GCC visibility pop
 
 #endif

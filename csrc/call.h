@@ -16,6 +16,8 @@
 #include "message.h"
 #include "pool.h"
 
+#pragma GCC visibility push(hidden)
+
 typedef struct concur_call concur_call;
 typedef struct concur_worker_settings concur_worker_settings;
 typedef struct concur_shared_pool concur_shared_pool;
@@ -98,5 +100,7 @@ concur_message *concur_worker_settings_cause(concur_worker_settings *settings);
 concur_shared_pool *concur_shared_pool_new(void);
 void concur_shared_pool_retain(concur_shared_pool *shared);
 void concur_shared_pool_release(concur_shared_pool *shared);
+
+#pragma GCC visibility pop
 
 #endif

@@ -5,6 +5,8 @@
 
 #include "future.h"
 
+#pragma GCC visibility push(hidden)
+
 void concur_callback_open(lua_State *L, concur_runtime *runtime);
 
 /* Stack: future, function.  Calls function(future) when the future has settled, through the ready
@@ -13,5 +15,7 @@ void concur_callback_on_settled(lua_State *L, concur_runtime *runtime, concur_fu
 
 /* Drops the calls of call_later and call_at that are not due yet. */
 void concur_callback_drop_timers(lua_State *L, concur_runtime *runtime);
+
+#pragma GCC visibility pop
 
 #endif

@@ -12,6 +12,8 @@
 
 #include "transfer_state.h"
 
+#pragma GCC visibility push(hidden)
+
 void concur_classes_init(lua_State *L, concur_transfer_state *state);
 
 /* Registers the metatable on top of the stack, and pops it. */
@@ -24,5 +26,7 @@ void concur_classes_push(lua_State *L, concur_transfer_state *state);
 
 /* concur.transferable(name, metatable, {encode=, decode=}) */
 int concur_classes_l_transferable(lua_State *L);
+
+#pragma GCC visibility pop
 
 #endif

@@ -16,6 +16,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#pragma GCC visibility push(hidden)
+
 enum { CONCUR_CODE_SLOTS = 256 }; /* a power of two */
 
 typedef struct concur_code_slot {
@@ -52,5 +54,7 @@ bool concur_code_find(lua_State *L, concur_code *code, const concur_code_record 
 
 /* Keeps the function on top of the stack for this record. */
 void concur_code_keep(lua_State *L, concur_code *code, const concur_code_record *record);
+
+#pragma GCC visibility pop
 
 #endif

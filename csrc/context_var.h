@@ -5,6 +5,10 @@
 
 #include "support.h"
 
+#pragma GCC visibility push(hidden)
+
 void concur_context_var_open(lua_State *L, concur_runtime *runtime);
+
+#pragma GCC visibility pop
 
 #endif

@@ -23,6 +23,8 @@
 #include "transfer_state.h"
 #include "wire.h"
 
+#pragma GCC visibility push(hidden)
+
 typedef struct concur_encoder {
   lua_State *L;
   concur_message *message; /* owned until concur_encode returns it */
@@ -122,5 +124,7 @@ void concur_encoder_object(concur_encoder *e, int index);
 
 /* Writes a full userdata. */
 void concur_encoder_userdata(concur_encoder *e, int index);
+
+#pragma GCC visibility pop
 
 #endif

@@ -11,11 +11,15 @@
 
 #include "call.h"
 
+#pragma GCC visibility push(hidden)
+
 /* [owner's thread] Fills in settings->environment and settings->preloads from L's `package`.
    Raises. */
 void concur_environment_capture(lua_State *L, concur_worker_settings *settings);
 
 /* [worker thread] Sets L's `package` up.  Raises. */
 void concur_environment_apply(lua_State *L, const concur_worker_settings *settings);
+
+#pragma GCC visibility pop
 
 #endif

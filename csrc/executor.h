@@ -17,6 +17,8 @@
 #include "call.h"
 #include "fiber.h"
 
+#pragma GCC visibility push(hidden)
+
 typedef struct concur_executor concur_executor;
 
 /* The executors of one runtime. */
@@ -97,5 +99,7 @@ void concur_executor_close(lua_State *L, concur_runtime *runtime);
 
 /* Calls in flight. */
 uint32_t concur_executor_job_count(const concur_runtime *runtime);
+
+#pragma GCC visibility pop
 
 #endif

@@ -18,6 +18,8 @@
 #include "loop.h"
 #include "support.h"
 
+#pragma GCC visibility push(hidden)
+
 typedef struct concur_future concur_future;
 typedef struct concur_waiter concur_waiter;
 
@@ -122,5 +124,7 @@ const char *concur_future_state_name(const concur_future *future);
 
 /* Hands every failed and never retrieved error that is still reachable to on_error (end of run). */
 void concur_future_report_unretrieved(lua_State *L, concur_runtime *runtime);
+
+#pragma GCC visibility pop
 
 #endif

@@ -5,6 +5,8 @@
 
 #include "task.h"
 
+#pragma GCC visibility push(hidden)
+
 /* The C part of a group; the userdata is anchored until it is left and has no children.  User value 1: the
    ErrorGroup being collected, or nil. */
 struct concur_group {
@@ -29,5 +31,7 @@ void concur_group_child_failed(lua_State *co, concur_runtime *runtime, concur_bo
 
 /* The child has ended, however.  Never raises. */
 void concur_group_child_ended(lua_State *L, concur_body *body);
+
+#pragma GCC visibility pop
 
 #endif

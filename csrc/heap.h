@@ -11,6 +11,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#pragma GCC visibility push(hidden)
+
 #define CONCUR_TIMER_IDLE UINT32_MAX /* value of `index` while a timer is not in the heap */
 #define CONCUR_NEVER UINT64_MAX      /* a deadline that never comes */
 
@@ -53,5 +55,7 @@ static inline concur_timer *concur_heap_first(const concur_heap *heap) {
 
 /* Frees the array.  Timers still inside become idle. */
 void concur_heap_free(concur_heap *heap);
+
+#pragma GCC visibility pop
 
 #endif

@@ -8,6 +8,8 @@
 
 #include "loop.h"
 
+#pragma GCC visibility push(hidden)
+
 void concur_hooks_open(lua_State *L, concur_runtime *runtime);
 
 /* Calls the wait hook, in the coroutine that is about to wait.  An error in it is reported. */
@@ -18,5 +20,7 @@ void concur_hook_switch(concur_loop *loop);
 
 /* True when a switch hook is set. */
 bool concur_hook_switch_wanted(lua_State *L, const concur_runtime *runtime);
+
+#pragma GCC visibility pop
 
 #endif

@@ -12,6 +12,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#pragma GCC visibility push(hidden)
+
 enum { CONCUR_IDENTITY_INLINE = 32 }; /* a power of two */
 
 typedef struct concur_identity {
@@ -36,5 +38,7 @@ concur_identity *concur_identity_find(const concur_identity_map *map, const void
 /* The entry of an address, made if there is none (*added tells).  Valid until the next one is
    added.  NULL when memory is short. */
 concur_identity *concur_identity_add(concur_identity_map *map, const void *address, bool *added);
+
+#pragma GCC visibility pop
 
 #endif

@@ -16,6 +16,8 @@
 
 #include "worker.h"
 
+#pragma GCC visibility push(hidden)
+
 /* [worker thread] Around the Lua code of a call. */
 void concur_interrupt_begin(concur_worker *worker);
 void concur_interrupt_end(concur_worker *worker);
@@ -29,5 +31,7 @@ void concur_interrupt_call(concur_call *call);
 
 /* [any thread] The same for every call of the pool that was asked to stop. */
 void concur_interrupt_pool(concur_pool *pool);
+
+#pragma GCC visibility pop
 
 #endif

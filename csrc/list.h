@@ -9,6 +9,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#pragma GCC visibility push(hidden)
+
 /* The structure of type `type` that contains `member` at `pointer`. */
 #define concur_container_of(pointer, type, member) \
   ((type *)(void *)((char *)(pointer) - offsetof(type, member)))
@@ -63,5 +65,7 @@ static inline concur_node *concur_list_pop(concur_node *head) {
   concur_node_unlink(node);
   return node;
 }
+
+#pragma GCC visibility pop
 
 #endif

@@ -16,6 +16,8 @@
 
 #include <stdbool.h>
 
+#pragma GCC visibility push(hidden)
+
 typedef struct concur_mail concur_mail;
 typedef struct concur_mailbox concur_mailbox;
 
@@ -58,5 +60,7 @@ void concur_mailbox_wake(concur_mailbox *mailbox);
 /* [owner] Closes for good and returns what had not been taken, oldest first (the caller drops it).
    After this returns no thread calls the wake function any more. */
 concur_mail *concur_mailbox_close(concur_mailbox *mailbox);
+
+#pragma GCC visibility pop
 
 #endif

@@ -16,6 +16,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#pragma GCC visibility push(hidden)
+
 /* A kind of object that states share.  One static instance per kind. */
 typedef struct concur_shareable {
   const char *name;              /* "SharedBuffer": for messages to people */
@@ -57,5 +59,7 @@ void concur_message_free(concur_message *message);
 
 /* How many bytes it holds. */
 size_t concur_message_size(const concur_message *message);
+
+#pragma GCC visibility pop
 
 #endif

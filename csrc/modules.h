@@ -18,6 +18,8 @@
 
 #include "identity.h"
 
+#pragma GCC visibility push(hidden)
+
 /* What is found by name.  A set of them says what a caller wants. */
 typedef enum concur_named {
   NAMED_NOTHING = 0,
@@ -49,5 +51,7 @@ void concur_modules_push(lua_State *L, const char *path, size_t size);
 /* Calls `require` with the name on top of the stack, under pcall; replaces it by the module or the
    error.  Returns whether it worked. */
 bool concur_modules_require(lua_State *L);
+
+#pragma GCC visibility pop
 
 #endif

@@ -12,6 +12,8 @@
 
 #include "fiber.h"
 
+#pragma GCC visibility push(hidden)
+
 void concur_parking_open(lua_State *L, concur_runtime *runtime);
 
 static inline concur_waiter *concur_waiter_of(concur_node *node) {
@@ -44,5 +46,7 @@ int concur_parking_count(const concur_node *waiters);
 /* Parks in the list until notified. */
 int concur_parking_park(lua_State *L, concur_fiber *fiber, concur_node *waiters,
                         const concur_wait *wait, void *target, concur_resume resume);
+
+#pragma GCC visibility pop
 
 #endif

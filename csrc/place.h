@@ -10,6 +10,8 @@
 
 #include <lua.h>
 
+#pragma GCC visibility push(hidden)
+
 typedef enum concur_place_kind {
   PLACE_ROOT,    /* `name` and `number`: argument 2 */
   PLACE_TEXT,    /* the string at stack index `number`: a path made earlier */
@@ -33,5 +35,7 @@ void concur_place_push(lua_State *L, const concur_place *place);
 /* Raises TransferError: "<path>: <text>", with the field `path`, and `cause` when the value on top
    of the stack is one (`has_cause`).  `place` may be NULL: then there is no path.  Never returns. */
 int concur_refuse(lua_State *L, const concur_place *place, int has_cause, const char *format, ...);
+
+#pragma GCC visibility pop
 
 #endif

@@ -6,6 +6,8 @@
 #include <stdint.h>
 #include <uv.h>
 
+#pragma GCC visibility push(hidden)
+
 /* Nobody will join this thread. */
 void concur_platform_detach(uv_thread_t id);
 
@@ -23,5 +25,7 @@ static inline void concur_platform_pause(void) {
   __asm__ __volatile__("yield");
 #endif
 }
+
+#pragma GCC visibility pop
 
 #endif

@@ -29,6 +29,8 @@
 #include "list.h"
 #include "mailbox.h"
 
+#pragma GCC visibility push(hidden)
+
 typedef struct concur_pool concur_pool;
 typedef struct concur_thread concur_thread;
 typedef struct concur_job concur_job;
@@ -191,5 +193,7 @@ void concur_pool_watch(concur_pool *pool, concur_pool_event event, concur_watch 
 /* [any thread] True when the watch was taken back: it is the caller's.  False: its mail was or will
    be handed over, so the watch must be reachable still. */
 bool concur_pool_unwatch(concur_pool *pool, concur_watch *watch);
+
+#pragma GCC visibility pop
 
 #endif

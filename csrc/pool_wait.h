@@ -8,6 +8,8 @@
 
 #include "executor.h"
 
+#pragma GCC visibility push(hidden)
+
 /* True when others wait for room already: whoever comes now waits behind them. */
 bool concur_pool_room_is_wanted(const concur_executor *executor);
 
@@ -30,5 +32,7 @@ void concur_pool_wait_rearm(concur_executor *executor);
 
 /* Forgets the executor's waits: the state is closing. */
 void concur_pool_wait_close(concur_executor *executor);
+
+#pragma GCC visibility pop
 
 #endif

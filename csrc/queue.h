@@ -5,6 +5,8 @@
 
 #include "parking.h"
 
+#pragma GCC visibility push(hidden)
+
 typedef struct concur_queue concur_queue;
 
 void concur_queue_open(lua_State *L, concur_runtime *runtime);
@@ -19,5 +21,7 @@ concur_queue_try concur_queue_try_put(lua_State *L, int index, concur_queue *que
 
 concur_node *concur_queue_getters(concur_queue *queue);
 concur_node *concur_queue_putters(concur_queue *queue);
+
+#pragma GCC visibility pop
 
 #endif

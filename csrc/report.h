@@ -10,6 +10,8 @@
 #include "loop.h"
 #include "support.h"
 
+#pragma GCC visibility push(hidden)
+
 /* Queues the error at `index`; `what` says where it comes from; `traceback` is the stack index of
    its first traceback, or 0.  Leaves the stack as it was.  May raise (memory). */
 void concur_report(lua_State *L, concur_runtime *runtime, int index, int traceback,
@@ -20,5 +22,7 @@ void concur_report_flush(lua_State *L, concur_runtime *runtime);
 
 /* The same without calling any Lua function of the user's: everything goes to stderr. */
 void concur_report_flush_to_stderr(lua_State *L, concur_runtime *runtime);
+
+#pragma GCC visibility pop
 
 #endif

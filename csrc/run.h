@@ -5,6 +5,8 @@
 
 #include "fiber.h"
 
+#pragma GCC visibility push(hidden)
+
 void concur_run_open(lua_State *L, concur_runtime *runtime);
 
 /* Top level: cancels all tasks and waits until they have ended.  Never raises for their sake.  */
@@ -15,5 +17,7 @@ void concur_run_close(lua_State *L, concur_runtime *runtime);
 
 /* [executor.c] Stops jobs and lets go of pools; called while the loop is still there. */
 void concur_executor_close(lua_State *L, concur_runtime *runtime);
+
+#pragma GCC visibility pop
 
 #endif

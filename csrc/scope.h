@@ -19,6 +19,8 @@
 #include "list.h"
 #include "support.h"
 
+#pragma GCC visibility push(hidden)
+
 struct concur_fiber;
 struct concur_scheduler;
 
@@ -129,5 +131,7 @@ typedef struct concur_scope_handle {
 } concur_scope_handle;
 
 void concur_scope_push_handle(lua_State *L, concur_runtime *runtime, concur_scope *scope);
+
+#pragma GCC visibility pop
 
 #endif

@@ -11,6 +11,8 @@
 
 #include "parking.h"
 
+#pragma GCC visibility push(hidden)
+
 typedef struct concur_arm concur_arm;
 
 /* The operations of a kind of arm; `index` is the arm's stack index.  Static. */
@@ -45,5 +47,7 @@ void concur_select_open(lua_State *L, concur_runtime *runtime);
    with it. */
 concur_arm *concur_arm_new(lua_State *L, concur_runtime *runtime, const concur_arm_ops *ops,
                            int target_index, int value_index);
+
+#pragma GCC visibility pop
 
 #endif

@@ -15,6 +15,8 @@
 
 #include "support.h"
 
+#pragma GCC visibility push(hidden)
+
 /* The bytes of the SharedBuffer at `index`, and how many; raises an argument error when it is
    something else, or Closed.  Valid while the userdata is alive and open; a C job that works on
    them retains the block.  [the state's own thread] */
@@ -34,5 +36,7 @@ extern const luaL_Reg concur_shared_buffer_numbers[];
 
 /* Defines the class; adds `SharedBuffer` to the table on top of the stack.  Called by luaopen. */
 void concur_shared_buffer_open(lua_State *L, concur_runtime *runtime);
+
+#pragma GCC visibility pop
 
 #endif

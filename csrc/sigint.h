@@ -11,6 +11,8 @@
 
 #include <stdbool.h>
 
+#pragma GCC visibility push(hidden)
+
 struct concur_loop;
 
 /* Takes SIGINT for this loop unless another loop has it or it is ignored.  True when taken. */
@@ -27,5 +29,7 @@ void concur_sigint_give_up(struct concur_loop *loop);
 
 /* Ends the process by SIGINT with the default action. */
 void concur_sigint_die(void);
+
+#pragma GCC visibility pop
 
 #endif

@@ -16,6 +16,8 @@
 
 #include "fiber.h"
 
+#pragma GCC visibility push(hidden)
+
 typedef struct concur_group concur_group; /* group.h */
 typedef struct concur_task concur_task;
 typedef struct concur_body concur_body;
@@ -110,5 +112,7 @@ void concur_body_yielded_bare(concur_loop *loop, concur_body *body);
 
 /* Text of that error. */
 extern const char *const concur_bare_yield_text;
+
+#pragma GCC visibility pop
 
 #endif

@@ -12,6 +12,8 @@
 
 #include "task.h"
 
+#pragma GCC visibility push(hidden)
+
 typedef struct concur_coroutine {
   lua_State *co; /* NULL: none */
   int slot;      /* anchors it */
@@ -30,5 +32,7 @@ concur_coroutine concur_coroutine_take(lua_State *L, concur_scheduler *scheduler
 /* Gives back one that ended in order. */
 void concur_coroutine_give_back(lua_State *L, concur_scheduler *scheduler,
                                 concur_coroutine coroutine);
+
+#pragma GCC visibility pop
 
 #endif

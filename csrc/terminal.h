@@ -7,7 +7,11 @@
 
 #include "support.h"
 
+#pragma GCC visibility push(hidden)
+
 /* Sets `terminal_width` into the table on top of the stack. */
 void concur_terminal_open(lua_State *L, concur_runtime *runtime);
+
+#pragma GCC visibility pop
 
 #endif

@@ -18,6 +18,8 @@
 #include "message.h"
 #include "support.h"
 
+#pragma GCC visibility push(hidden)
+
 typedef enum concur_encode_mode {
   CONCUR_ENCODE_SHARED, /* for another state of this process */
   CONCUR_ENCODE_FLAT    /* for another process: attachments are refused */
@@ -72,5 +74,7 @@ void concur_transfer_open(lua_State *L, concur_runtime *runtime);
 /* How large a message may become in this state, in bytes: 1 GiB unless set, 4 GiB at most. */
 size_t concur_transfer_limit(lua_State *L);
 void concur_transfer_set_limit(lua_State *L, size_t bytes);
+
+#pragma GCC visibility pop
 
 #endif

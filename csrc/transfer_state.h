@@ -14,6 +14,8 @@
 #include "code.h"
 #include "modules.h"
 
+#pragma GCC visibility push(hidden)
+
 typedef struct concur_transfer_state {
   size_t limit;            /* bytes of a message */
   const void *error_class; /* the metatable of error objects: their handles do not cross */
@@ -25,5 +27,7 @@ typedef struct concur_transfer_state {
 
 /* The state's part; raises when concur.core was not opened in it. */
 concur_transfer_state *concur_transfer_state_of(lua_State *L);
+
+#pragma GCC visibility pop
 
 #endif

@@ -24,6 +24,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#pragma GCC visibility push(hidden)
+
 #define WIRE_MAGIC UINT32_C(0x4355E501) /* the last byte is the version */
 
 enum {
@@ -101,5 +103,7 @@ static inline uint64_t wire_hash(const void *bytes, size_t size) {
   hash = (hash ^ word) * prime;
   return hash ^ (hash >> 29);
 }
+
+#pragma GCC visibility pop
 
 #endif

@@ -18,6 +18,8 @@
 #include "scope.h"
 #include "support.h"
 
+#pragma GCC visibility push(hidden)
+
 typedef struct concur_worker {
   lua_State *L;             /* owned */
   concur_runtime *runtime;  /* of L; NULL until the core is open there */
@@ -48,6 +50,8 @@ static inline bool concur_worker_cancelled(const concur_worker *worker) {
 
 /* What a call is named in messages: its own name, or "a call". */
 const char *concur_call_title(const concur_call *call);
+
+#pragma GCC visibility pop
 
 /* luaopen of the core, which a worker opens in its state. */
 int luaopen_concur_core(lua_State *L);
