@@ -9,6 +9,7 @@
  */
 #include <math.h>
 
+#include "channel_class.h"
 #include "environment.h"
 #include "executor.h"
 #include "interrupt.h"
@@ -668,4 +669,5 @@ void concur_executor_open(lua_State *L, concur_runtime *runtime) {
   lua_setfield(L, -2, "__index");
   lua_setmetatable(L, -2);
   lua_pop(L, 2);
+  concur_channel_open(L, runtime);
 }
