@@ -138,13 +138,11 @@ static void encode_by_metatable(concur_encoder *e, int object) {
   lua_settop(L, metatable);
 }
 
-/* Whether the metatable on top of the stack is of a future (a task, a job's future). */
-static bool is_future_class(lua_State *L) {
-  const void *metatable = lua_topointer(L, -1);
-  const concur_runtime *runtime = concur_runtime_find(L);
-  return runtime != NULL && (metatable == runtime->class_pointer[CONCUR_CLASS_FUTURE] ||
-                             metatable == runtime->class_pointer[CONCUR_CLASS_TASK] ||
-                             metatable == runtime->class_pointer[CONCUR_CLASS_JOB_FUTURE]);
+/* Whether the object is a future (a task, a job's future). */
+static bool is_future(lua_State *L, int object) {
+  const char *tag = concur_class_tag(L, object);
+  return tag >= &concur_class_tags[CONCUR_CLASS_FUTURE] &&
+         tag <= &concur_class_tags[CONCUR_CLASS_JOB_FUTURE];
 }
 
 /* Says why an object whose metatable is on top of the stack cannot cross, and what to do. */
@@ -163,7 +161,7 @@ static void refuse_object(concur_encoder *e, int object) {
                   name != NULL ? " (" : "", name != NULL ? name : "", name != NULL ? ")" : "");
   }
   const char *name = class_name(L, -1, "no name");
-  if (is_future_class(L)) {
+  if (is_future(L, object)) {
     concur_refuse(L, e->place, 0,
                   "userdata (%s) cannot cross: it belongs to the loop of this "
                   "state; wait for it and send its result",

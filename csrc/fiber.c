@@ -48,6 +48,7 @@ concur_loop *concur_scheduler_loop(lua_State *L, concur_scheduler *scheduler) {
   scheduler->runtime->loop = scheduler->loop;
   if (concur_hook_switch_wanted(L, scheduler->runtime)) {
     scheduler->loop->before_run = concur_hook_switch;
+    concur_loop_specials(scheduler->loop);
   }
   if (scheduler->runtime->loop_made != NULL) {
     scheduler->runtime->loop_made(scheduler->runtime, scheduler->loop);
@@ -194,13 +195,6 @@ void concur_fiber_wake(concur_fiber *fiber, concur_outcome outcome) {
 void concur_fiber_notify(concur_waiter *waiter, void *source) {
   (void)source;
   concur_fiber_wake(concur_container_of(waiter, concur_fiber, waiter), CONCUR_OUTCOME_VALUE);
-}
-
-bool concur_fiber_intact(const concur_fiber *fiber) {
-  if (!fiber->is_task) return true;
-  if (fiber->state == CONCUR_FIBER_DEAD) return false;
-  return lua_status(fiber->co) == LUA_YIELD &&
-         (fiber->leaf == fiber->co || lua_status(fiber->leaf) == LUA_YIELD);
 }
 
 /* Takes a parked fiber off what it waits for; false when it is too late. */

@@ -22,6 +22,8 @@
 #include "future.h"
 #include "scope.h"
 
+#pragma GCC visibility push(hidden)
+
 typedef struct concur_fiber concur_fiber;
 typedef struct concur_scheduler concur_scheduler;
 
@@ -179,7 +181,12 @@ extern const concur_exchange concur_fiber_exchange;
 void concur_fiber_stash(lua_State *L, concur_fiber *fiber, int index);
 
 /* True when the parked fiber's coroutine is as it left it. */
-bool concur_fiber_intact(const concur_fiber *fiber);
+static inline bool concur_fiber_intact(const concur_fiber *fiber) {
+  if (!fiber->is_task) return true;
+  if (fiber->state == CONCUR_FIBER_DEAD) return false;
+  return lua_status(fiber->co) == LUA_YIELD &&
+         (fiber->leaf == fiber->co || lua_status(fiber->leaf) == LUA_YIELD);
+}
 
 /* Delivers cancellation to a fiber if it is parked and can be taken off. */
 void concur_fiber_deliver(concur_fiber *fiber);
@@ -219,5 +226,7 @@ void concur_fiber_push_trace(lua_State *L, concur_fiber *fiber, int index);
 
 /* Forgets the fiber's stored error and traceback. */
 void concur_fiber_clear_trace(lua_State *L, concur_fiber *fiber);
+
+#pragma GCC visibility pop
 
 #endif

@@ -27,13 +27,12 @@ void concur_future_init(concur_future *future, const concur_future_ops *ops) {
 }
 
 concur_future *concur_future_test(lua_State *L, const concur_runtime *runtime, int index) {
-  const void *identity = concur_class_identity(L, index);
-  if (identity != NULL && (identity == runtime->class_pointer[CONCUR_CLASS_TASK] ||
-                           identity == runtime->class_pointer[CONCUR_CLASS_FUTURE] ||
-                           identity == runtime->class_pointer[CONCUR_CLASS_JOB_FUTURE])) {
-    return lua_touserdata(L, index);
-  }
-  return NULL;
+  (void)runtime;
+  const char *tag = concur_class_tag(L, index);
+  return tag >= &concur_class_tags[CONCUR_CLASS_FUTURE] &&
+                 tag <= &concur_class_tags[CONCUR_CLASS_JOB_FUTURE]
+             ? lua_touserdata(L, index)
+             : NULL;
 }
 
 concur_future *concur_future_check(lua_State *L, const concur_runtime *runtime, int index) {

@@ -54,7 +54,10 @@ static int l_on_switch(lua_State *L) {
   concur_runtime *runtime = concur_runtime_of(L);
   bool on = !lua_isnoneornil(L, 1);
   set_hook(L, runtime, "on_switch");
-  if (runtime->loop != NULL) runtime->loop->before_run = on ? concur_hook_switch : NULL;
+  if (runtime->loop != NULL) {
+    runtime->loop->before_run = on ? concur_hook_switch : NULL;
+    concur_loop_specials(runtime->loop);
+  }
   return 0;
 }
 

@@ -134,18 +134,33 @@ static void run_timed(concur_loop *loop, concur_ready *ready) {
   if (took > loop->slow_ns) report_slow(loop, took);
 }
 
+static concur_ready *ready_pop(concur_loop *loop) {
+  concur_ready *ready = loop->ready_head;
+  loop->ready_head = ready->next;
+  if (loop->ready_head == NULL) loop->ready_tail = &loop->ready_head;
+  return ready;
+}
+
+/* With test hooks, shuffling or timing. */
+static void run_one_specially(concur_loop *loop) {
+  if (loop->shuffle != 0) ready_shuffle(loop);
+  concur_ready *ready = ready_pop(loop);
+  if (loop->before_run != NULL) loop->before_run(loop);
+  if (loop->slow_ns != 0) {
+    run_timed(loop, ready);
+  } else {
+    ready->run(loop, ready);
+  }
+}
+
 /* Runs at most `limit` ready nodes; stops early when the driver may leave. */
 static void run_ready(concur_loop *loop, uint32_t limit) {
   while (loop->ready_head != NULL && limit-- > 0) {
-    if (loop->shuffle != 0) ready_shuffle(loop);
-    concur_ready *ready = loop->ready_head;
-    loop->ready_head = ready->next;
-    if (loop->ready_head == NULL) loop->ready_tail = &loop->ready_head;
-    if (loop->before_run != NULL) loop->before_run(loop);
-    if (loop->slow_ns == 0) {
-      ready->run(loop, ready);
+    if (loop->special) {
+      run_one_specially(loop);
     } else {
-      run_timed(loop, ready);
+      concur_ready *ready = ready_pop(loop);
+      ready->run(loop, ready);
     }
     if (loop->leave || loop->stop) return;
   }

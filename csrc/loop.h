@@ -22,6 +22,8 @@
 #include "mailbox.h"
 #include "support.h"
 
+#pragma GCC visibility push(hidden)
+
 typedef struct concur_loop concur_loop;
 typedef struct concur_ready concur_ready;
 
@@ -61,6 +63,7 @@ struct concur_loop {
   void (*blocking)(concur_loop *loop, bool begins);
   /* NULL, or called before each node is run (test hook). */
   void (*before_run)(concur_loop *loop);
+  bool special;       /* shuffle, slow_ns or before_run is set: see concur_loop_specials */
   uint64_t slow_ns;   /* steps that take longer are reported; 0: not looked at */
   /* NULL, or called when nothing is ready and nothing was there to poll; true: look again. */
   bool (*on_idle)(concur_loop *loop);
@@ -111,6 +114,11 @@ static inline void concur_loop_stop_timer(concur_loop *loop, concur_timer *timer
   if (timer->index != CONCUR_TIMER_IDLE) concur_heap_remove(&loop->timers, timer);
 }
 
+/* To be called after a change of shuffle, slow_ns or before_run. */
+static inline void concur_loop_specials(concur_loop *loop) {
+  loop->special = loop->shuffle != 0 || loop->slow_ns != 0 || loop->before_run != NULL;
+}
+
 typedef enum concur_drive_end {
   CONCUR_DRIVE_LEFT,        /* `leave` was set */
   CONCUR_DRIVE_DEADLOCK,    /* nothing is ready and nothing can come */
@@ -138,5 +146,7 @@ void concur_loop_collect(concur_loop *loop, lua_State *L);
 /* The one door from C callbacks into Lua: calls `function` with `data` as light userdata, under
    lua_pcall, on the driving state.  An error goes to on_error.  True on success. */
 bool concur_loop_protect(concur_loop *loop, lua_CFunction function, void *data);
+
+#pragma GCC visibility pop
 
 #endif

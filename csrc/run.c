@@ -367,6 +367,7 @@ static int l_shuffle(lua_State *L) {
   } else {
     loop->shuffle = (uint64_t)luaL_checkinteger(L, 1) * UINT64_C(0x9E3779B97F4A7C15) + 1;
   }
+  concur_loop_specials(loop);
   return 0;
 }
 
@@ -374,6 +375,7 @@ static int l_shuffle(lua_State *L) {
 static int l_slow_callback(lua_State *L) {
   concur_loop *loop = concur_scheduler_loop(L, concur_runtime_of(L)->scheduler);
   loop->slow_ns = lua_isnoneornil(L, 1) ? 0 : concur_check_duration(L, 1);
+  concur_loop_specials(loop);
   return 0;
 }
 

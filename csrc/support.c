@@ -116,6 +116,8 @@ void concur_runtime_check(lua_State *L, const concur_runtime *runtime) {
 
 /* ---- functions and classes ---- */
 
+const char concur_class_tags[CONCUR_CLASS_COUNT] = {0};
+
 void concur_register(lua_State *L, concur_runtime *runtime, const luaL_Reg *functions) {
   lua_rawgeti(L, LUA_REGISTRYINDEX, runtime->self_ref);
   luaL_setfuncs(L, functions, 1);
@@ -135,14 +137,15 @@ void concur_class_define(lua_State *L, concur_runtime *runtime, concur_class cla
     lua_setfield(L, -2, "__index");
   }
   if (metamethods != NULL) concur_register(L, runtime, metamethods);
-  runtime->class_pointer[class] = lua_topointer(L, -1);
   runtime->class_ref[class] = luaL_ref(L, LUA_REGISTRYINDEX);
 }
 
 void *concur_class_new(lua_State *L, const concur_runtime *runtime, concur_class class,
                        size_t size, int values) {
-  void *object = lua_newuserdatauv(L, size, values);
+  const char *tag = &concur_class_tags[class];
+  char *object = lua_newuserdatauv(L, size + sizeof tag, values);
   memset(object, 0, size);
+  memcpy(object + size, &tag, sizeof tag);
   concur_class_set(L, runtime, class);
   return object;
 }

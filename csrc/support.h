@@ -16,8 +16,11 @@
 #include <lua.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "list.h"
+
+#pragma GCC visibility push(hidden)
 
 typedef enum concur_class {
   CONCUR_CLASS_FUTURE, /* the first three are futures: concur_future is their first member */
@@ -67,7 +70,6 @@ typedef struct concur_runtime {
   int free_anchor;                    /* head of the free list threaded through the anchors; 0 = none */
   int anchor_count;                   /* slots ever made */
   int class_ref[CONCUR_CLASS_COUNT];  /* registry: metatables */
-  const void *class_pointer[CONCUR_CLASS_COUNT];
   int error_ref; /* registry: metatable of error objects */
   const void *error_pointer;
   int fork_generation; /* of the process that made this runtime */
@@ -120,24 +122,29 @@ static inline void concur_class_set(lua_State *L, const concur_runtime *runtime,
   lua_setmetatable(L, -2);
 }
 
-/* A new userdata of the class on top of the stack: zeroed, `values` user values. */
+/* A new userdata of the class on top of the stack: zeroed, `values` user values.  Behind its `size`
+   bytes it carries the address of its class's tag, by which it is recognised: that is faster than
+   looking at its metatable, and no script can forge it. */
 void *concur_class_new(lua_State *L, const concur_runtime *runtime, concur_class class, size_t size,
                        int values);
 
-/* The identity of the metatable of a userdata, or NULL for other values. */
-static inline const void *concur_class_identity(lua_State *L, int index) {
-  if (lua_type(L, index) != LUA_TUSERDATA || !lua_getmetatable(L, index)) return NULL;
-  const void *pointer = lua_topointer(L, -1);
-  lua_pop(L, 1);
-  return pointer;
+extern const char concur_class_tags[CONCUR_CLASS_COUNT];
+
+/* The tag of the userdata at `index`, or NULL for anything that is not ours. */
+static inline const char *concur_class_tag(lua_State *L, int index) {
+  const char *object = lua_touserdata(L, index);
+  size_t size = lua_rawlen(L, index); /* 0 for light userdata */
+  const char *tag;
+  if (object == NULL || size < sizeof tag) return NULL;
+  memcpy(&tag, object + size - sizeof tag, sizeof tag);
+  return tag;
 }
 
 /* The userdata at `index` if it is of the class, else NULL. */
 static inline void *concur_class_test(lua_State *L, const concur_runtime *runtime, int index,
                                       concur_class class) {
-  return concur_class_identity(L, index) == runtime->class_pointer[class]
-             ? lua_touserdata(L, index)
-             : NULL;
+  (void)runtime;
+  return concur_class_tag(L, index) == &concur_class_tags[class] ? lua_touserdata(L, index) : NULL;
 }
 
 /* The same, but raises an argument error that names the class. */
@@ -185,5 +192,7 @@ bool concur_is_callable(lua_State *L, int index);
 void concur_check_options(lua_State *L, int index, const char *const *names);
 /* "a number", "a table", "concur.Task": the type of a value as an error message says it. */
 const char *concur_type_name(lua_State *L, int index);
+
+#pragma GCC visibility pop
 
 #endif

@@ -45,11 +45,9 @@ concur_task *concur_task_spawn(lua_State *L, concur_runtime *runtime, int count,
                                concur_scope *parent, concur_group *group) {
   concur_scheduler *scheduler = runtime->scheduler;
   concur_loop *loop = concur_scheduler_loop(L, scheduler);
-  concur_task *task = lua_newuserdatauv(L, sizeof *task, CONCUR_TASK_ARGUMENTS - 1 + count);
-  task->body = NULL;
-  task->named = false;
+  concur_task *task = concur_class_new(L, runtime, CONCUR_CLASS_TASK, sizeof *task,
+                                       CONCUR_TASK_ARGUMENTS - 1 + count);
   concur_future_init(&task->future, &concur_task_ops);
-  concur_class_set(L, runtime, CONCUR_CLASS_TASK);
   concur_body *body = concur_body_peek(L, scheduler);
   /* From here nothing fails, and no finalizer runs that could spawn too. */
   concur_fiber *current = concur_fiber_current(scheduler);
