@@ -80,7 +80,7 @@ end
 local function write_baseline(results)
   local file <close> = assert(io.open(BASELINE, "w"))
   file:write("# Instructions per operation, written by `lua5.4 bench/instructions.lua --write`.\n")
-  file:write("# ", first_line "lua5.4 -v", "; ", first_line "cc --version", "\n")
+  file:write("# ", _VERSION, "; ", first_line "cc --version", "\n")
   file:write(("# %-16s %10s %10s\n"):format("workload", "concur", "limit"))
   for _, result in ipairs(results) do
     file:write(("%-18s %10.1f %10.1f\n"):format(result.name, result.concur, result.limit))

@@ -6,7 +6,7 @@ local function bench(args, env)
   env = env or {}
   env.CONCUR_BENCH_QUICK = "1"
   env.CONCUR_BUILD = support.build
-  env.CONCUR_LUA = "lua5.4"
+  env.CONCUR_LUA = support.lua
   return support.run_file("bench/run.lua", { args = args, env = env, timeout = 120 })
 end
 

@@ -61,8 +61,7 @@ function peers.find(build)
   peers.build = build
   peers.lua = os.getenv "CONCUR_LUA" or "lua5.4"
   local present, missing = {}, {}
-  local lua = first_line(peers.lua .. " -v")
-  present.limit, present.wrap = lua, lua
+  present.limit, present.wrap = _VERSION, _VERSION
 
   local function look(name, version, advice)
     if version then
@@ -71,10 +70,10 @@ function peers.find(build)
       missing[name] = advice
     end
   end
-  local run = peers.environment() .. peers.lua .. " -e "
-  look("concur", first_line(run .. quote 'require "concur" print "this tree"'), "make build")
-  look("luv", first_line(run .. quote 'print(require "luv".version_string())'), "lua-luv")
-  look("cqueues", first_line(run .. quote 'print(require "cqueues".VERSION)'), "lua-cqueues")
+  local load = peers.environment() .. peers.lua .. " bench/harness/load.lua "
+  look("concur", first_line(load .. "concur version"), "make build")
+  look("luv", first_line(load .. "luv version"), "lua-luv")
+  look("cqueues", first_line(load .. "cqueues version"), "lua-cqueues")
   look("node", first_line "node --version", "nodejs")
   local version
   peers.python, version = find_python "asyncio"

@@ -23,10 +23,10 @@ return {
   batch = 3,
   goals = { { "luv", at_most = 1.1 } },
 
-  concur = repeated(lua, "-e", 'require "concur"'),
-  limit = repeated(lua, "-e", ""),
-  luv = repeated(lua, "-e", 'require "luv"'),
-  cqueues = repeated(lua, "-e", 'require "cqueues"'),
+  concur = repeated(lua, "bench/harness/load.lua", "concur"),
+  limit = repeated(lua, "bench/harness/load.lua"),
+  luv = repeated(lua, "bench/harness/load.lua", "luv"),
+  cqueues = repeated(lua, "bench/harness/load.lua", "cqueues"),
 
   python = [[
 import subprocess
