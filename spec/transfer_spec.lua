@@ -908,3 +908,70 @@ describe("random values", function()
     end
   end)
 end)
+
+-- Out of memory ---------------------------------------------------------------------------------
+
+-- What runs in the test host: the n-th allocation of a transfer fails, for every n.
+local OUT_OF_MEMORY = [[
+  local scenario = ...
+  local n = 1
+  repeat
+    local failed, ok, message = testhost.run(scenario, n)
+    assert(ok or message:find("not enough memory", 1, true), message)
+    n = n + 1
+  until failed == 0
+  assert(n > 300, n)
+]]
+
+-- A bit of everything. Afterwards it works as if nothing had been.
+local SCENARIO = [[
+  local core = require "concur.core"
+  local pair = {}
+  core.transferable("pair", pair, {
+    encode = function(p) return p[1], p[2] end,
+    decode = function(a, b) return setmetatable({ a, b }, pair) end,
+  })
+  local function transfer()
+    local cycle = { 1, 2, 3, a = "b", { x = 1 } }
+    cycle.self, cycle[cycle] = cycle, cycle
+    local deep = {}
+    local bottom = deep
+    for _ = 1, 230 do
+      bottom.next = {}
+      bottom = bottom.next
+    end
+    local n = 0
+    local function increment() n = n + 1 return n end
+    local function get() return n, increment end
+    local long = ("z"):rep(700)
+    local r = table.pack(core.decode(core.encode(cycle, deep, increment, get, string.rep, long,
+      { long, long .. 1 }, setmetatable({ 1, deep }, pair), function() return 1 end,
+      core.SharedBuffer("abc"))))
+    assert(r.n == 10 and r[1].self == r[1] and r[8][2].next.next and r[10]:tostring() == "abc")
+    local ok, e = pcall(core.encode, { x = { coroutine.create(print) } })
+    assert(not ok)
+    if type(e) == "string" then error(e, 0) end
+    assert(e.path == "argument 1.x[1]")
+  end
+  transfer()
+  arm()
+  local ok, e = pcall(transfer)
+  disarm()
+  transfer()
+  if not ok then error(tostring(e), 0) end
+]]
+
+describe("running out of memory", function()
+  it("at any point is an error that leaves nothing behind", function()
+    local directory = support.tmpdir()
+    support.write_file(directory .. "/driver.lua", OUT_OF_MEMORY)
+    local result = support.execute({ support.host, directory .. "/driver.lua", SCENARIO }, {
+      timeout = 60,
+      env = {
+        LUA_PATH = support.root .. "/lua/?.lua;" .. support.root .. "/lua/?/init.lua;;",
+        LUA_CPATH = support.build .. "/?.so;;",
+      },
+    })
+    assert.equal(0, result.code, support.describe(result))
+  end)
+end)
