@@ -37,7 +37,9 @@ void concur_scheduler_open(lua_State *L, concur_runtime *runtime) {
 }
 
 concur_loop *concur_scheduler_loop(lua_State *L, concur_scheduler *scheduler) {
-  if (scheduler->loop != NULL) return scheduler->loop;
+  if (scheduler->loop != NULL && !concur_runtime_forked(scheduler->runtime)) {
+    return scheduler->loop;
+  }
   concur_runtime_check(L, scheduler->runtime);
   int error;
   scheduler->loop = concur_loop_new(scheduler->runtime, &error);
@@ -94,7 +96,9 @@ static concur_fiber *enter_elsewhere(lua_State *L, concur_runtime *runtime) {
 
 concur_fiber *concur_fiber_enter(lua_State *L, concur_runtime *runtime) {
   concur_fiber *fiber = runtime->scheduler->current;
-  if (fiber != NULL && L == fiber->leaf && lua_isyieldable(L)) return fiber;
+  if (fiber != NULL && L == fiber->leaf && lua_isyieldable(L) && !concur_runtime_forked(runtime)) {
+    return fiber;
+  }
   return enter_elsewhere(L, runtime);
 }
 

@@ -109,8 +109,7 @@ void concur_runtime_check(lua_State *L, const concur_runtime *runtime) {
   }
   if (concur_runtime_forked(runtime)) {
     concur_error_raise(L, runtime, "InvalidState",
-                       "this process was forked: concur can only be used in the parent "
-                       "(start a new process with concur.process instead)");
+                       "this process was forked: concur can only be used in the parent");
   }
 }
 
