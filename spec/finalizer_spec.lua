@@ -98,7 +98,7 @@ local program = [[
   }
   runner:run(function()
     for i = 1, 20 do start(work, 0) end
-    for round = 1, 25 do
+    for round = 1, 15 do
       for i = 1, 20 do
         if futures[i]:done() then futures[i] = concur.Future() end
         start(work, 0)
@@ -120,7 +120,7 @@ local program = [[
 ]]
 
 describe("finalizers that meddle", function()
-  for round = 1, 3 do
+  for round = 1, 2 do
     it("break nothing, round " .. round, function()
       local seed = support.seed()
       local result = support.run_lua(program, { args = { tostring(seed) } })
