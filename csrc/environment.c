@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * See environment.h.  The message holds five values: path, cpath, a table of the Lua functions in
- * package.preload, a list of the searchers that are Lua functions, and whether luarocks' loader was
- * there.  Functions that cannot cross, or drag too much along, are left out: a worker without an
+ * See environment.h.  The message holds six values: path, cpath, a table of the Lua functions in
+ * package.preload, a list of the searchers that are Lua functions, whether luarocks' loader was there,
+ * and the state of lua/concur/serialize.lua.  Functions that cannot cross, or drag too much along, are left out: a worker without an
  * exotic searcher is better than none.  C functions of package.preload (modules that the host has
  * linked in) go as pointers.
  */
@@ -93,6 +93,19 @@ static void push_searchers(lua_State *L, int index) {
   lua_pushboolean(L, luarocks);
 }
 
+/* Pushes package.loaded["concur.serialize"].state, or nil. */
+static void push_serialized(lua_State *L, int index) {
+  int top = lua_gettop(L);
+  lua_getfield(L, index, "loaded");
+  if (lua_getfield(L, -1, "concur.serialize") == LUA_TTABLE) {
+    lua_getfield(L, -1, "state");
+  } else {
+    lua_pushnil(L);
+  }
+  lua_replace(L, top + 1);
+  lua_settop(L, top + 1);
+}
+
 void concur_environment_capture(lua_State *L, concur_worker_settings *settings) {
   int top = lua_gettop(L);
   luaL_checkstack(L, 16, NULL);
@@ -103,7 +116,8 @@ void concur_environment_capture(lua_State *L, concur_worker_settings *settings) 
     lua_getfield(L, package, "cpath");
     push_preload(L, package, settings);
     push_searchers(L, package);
-    settings->environment = concur_encode(L, package + 1, 5, "package setting");
+    push_serialized(L, package);
+    settings->environment = concur_encode(L, package + 1, 6, "package setting");
   } else {
     settings->environment = concur_encode(L, top + 1, 0, "package setting"); /* nothing */
   }
@@ -155,7 +169,7 @@ void concur_environment_apply(lua_State *L, const concur_worker_settings *settin
     lua_setfield(L, -2, settings->preloads[i].name);
   }
   lua_pop(L, 1);
-  if (settings->environment != NULL && concur_decode(L, settings->environment) == 5) {
+  if (settings->environment != NULL && concur_decode(L, settings->environment) == 6) {
     int path = package + 1, cpath = path + 1, preload = path + 2, searchers = path + 3;
     lua_pushvalue(L, path);
     lua_setfield(L, package, "path");
@@ -164,6 +178,14 @@ void concur_environment_apply(lua_State *L, const concur_worker_settings *settin
     apply_preload(L, package, preload);
     apply_searchers(L, package, searchers);
     if (lua_toboolean(L, path + 4)) require_quietly(L, "luarocks.loader");
+    if (lua_istable(L, path + 5)) {
+      lua_getglobal(L, "require");
+      lua_pushliteral(L, "concur.serialize");
+      lua_call(L, 1, 1);
+      lua_getfield(L, -1, "install");
+      lua_pushvalue(L, path + 5);
+      lua_call(L, 1, 0);
+    }
   }
   lua_settop(L, package - 1);
 }

@@ -582,6 +582,16 @@ static int l_pool_workers(lua_State *L) {
   return 1;
 }
 
+/* core.at_job_end(fn): in a worker, calls fn at the end of each job. */
+static int l_at_job_end(lua_State *L) {
+  concur_runtime *runtime = concur_runtime_of(L);
+  luaL_checktype(L, 1, LUA_TFUNCTION);
+  luaL_argcheck(L, runtime->worker != NULL, 1, "there are jobs only in workers");
+  lua_settop(L, 1);
+  concur_worker_at_end(L, runtime->worker);
+  return 0;
+}
+
 /* ---- the class ---- */
 
 static int on_lua_part_done(lua_State *L, int status, lua_KContext context) {
@@ -658,6 +668,7 @@ void concur_executor_open(lua_State *L, concur_runtime *runtime) {
                                        {"pool_abandon", l_pool_abandon},
                                        {"pool_name", l_pool_name},
                                        {"pool_workers", l_pool_workers},
+                                       {"at_job_end", l_at_job_end},
                                        {NULL, NULL}};
   concur_register(L, runtime, functions);
   concur_class_define(L, runtime, CONCUR_CLASS_POOL, "concur.ThreadPoolExecutor", methods,

@@ -312,6 +312,13 @@ static int l_call(lua_State *L) {
   return 0;
 }
 
+static const char end_hook_key; /* registry: the function of concur_worker_at_end */
+
+void concur_worker_at_end(lua_State *L, concur_worker *worker) {
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &end_hook_key);
+  worker->has_end_hook = true;
+}
+
 /* Arguments: the worker.  After the call: leaves its scope, ends what it left behind. */
 static int l_leave(lua_State *L) {
   concur_worker *worker = lua_touserdata(L, 1);
@@ -323,6 +330,10 @@ static int l_leave(lua_State *L) {
     (void)concur_scope_leave(L, &scheduler->top, scope);
   }
   concur_fiber_clear_trace(L, &scheduler->top);
+  if (worker->has_end_hook) {
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &end_hook_key);
+    lua_call(L, 0, 0);
+  }
   return 0;
 }
 

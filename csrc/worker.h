@@ -30,6 +30,7 @@ typedef struct concur_worker {
   lua_State *nested;        /* innermost coroutine that coroutine.resume is running, or NULL */
   unsigned interrupts_seen; /* of the running call's interrupts, those that raised an error */
   uint32_t calls;           /* run so far */
+  bool has_end_hook;        /* a function is called at the end of each call */
   bool worn;                /* must not run another call */
   bool hit_limit;           /* an allocation was refused because of max_memory */
   size_t memory;            /* bytes that the state holds */
@@ -52,6 +53,9 @@ static inline bool concur_worker_cancelled(const concur_worker *worker) {
 const char *concur_call_title(const concur_call *call);
 
 #pragma GCC visibility pop
+
+/* Calls the function on top of the stack (popped) at the end of each call of this worker. */
+void concur_worker_at_end(lua_State *L, concur_worker *worker);
 
 /* luaopen of the core, which a worker opens in its state. */
 int luaopen_concur_core(lua_State *L);

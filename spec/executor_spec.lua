@@ -191,9 +191,11 @@ describe("ThreadPoolExecutor", function()
     local function message(...)
       return tostring(raised(...))
     end
-    assert.truthy(message(concur.ThreadPoolExecutor, 0):find "'workers' must be an integer of at least 1")
+    local text = message(concur.ThreadPoolExecutor, 0)
+    assert.truthy(text:find "'workers' must be an integer of at least 1")
     assert.truthy(message(concur.ThreadPoolExecutor, "x"):find "number expected")
-    assert.truthy(message(concur.ThreadPoolExecutor, { wrokers = 1 }):find "unknown option 'wrokers'")
+    text = message(concur.ThreadPoolExecutor, { wrokers = 1 })
+    assert.truthy(text:find "unknown option 'wrokers'")
     assert.truthy(message(concur.ThreadPoolExecutor, { idle = 0 / 0 }):find "'idle'")
     assert.truthy(message(concur.ThreadPoolExecutor, { init = 5 }):find "'init' must be a function")
     assert.truthy(message(pool.submit, pool):find "function, or a string")
@@ -608,7 +610,8 @@ describe("shutting down", function()
       print(future:state())
     ]]
     assert.equal(0, result.code, support.describe(result))
-    assert.truthy(result.stdout:find "nil\tTimeoutError\tstuck pool: 1 job .*job 'sleeper'", support.describe(result))
+    local expected = "nil\tTimeoutError\tstuck pool: 1 job .*job 'sleeper'"
+    assert.truthy(result.stdout:find(expected), support.describe(result))
     assert.truthy(result.stdout:find "cancelled")
   end)
 
@@ -796,7 +799,8 @@ describe("pool:map", function()
 
   it("raises TimeoutError when time is over", function()
     local pool <close> = concur.ThreadPoolExecutor(1)
-    local it, _, _, closer = pool:map("concur.sleep", { 0, 30 }, { timeout = 0.2 * support.time_scale })
+    local timeout = 0.2 * support.time_scale
+    local it, _, _, closer = pool:map("concur.sleep", { 0, 30 }, { timeout = timeout })
     assert.equal(1, (it()))
     assert.is_true(errors.is(raised(it), "TimeoutError"))
     closer:close()

@@ -143,7 +143,8 @@ describe("a worker's state", function()
     ]]
     assert.equal(7, result.code, support.describe(result))
     assert.equal("before ", result.stdout)
-    assert.truthy(result.stderr:find "os.exit%(7%) was called by job 'the last job' in a worker of quitters")
+    local expected = "os.exit%(7%) was called by job 'the last job' in a worker of quitters"
+    assert.truthy(result.stderr:find(expected))
   end)
 
   it("takes coroutines as the stock functions do", function()
@@ -252,6 +253,7 @@ describe("pool options", function()
       for i = 1, math.huge do
         t[i] = ("x"):rep(1000) .. i
       end
+      return t
     end)
     assert.is_true(errors.is(e, "RemoteError"))
     assert.truthy(e.message:find "not enough memory: the worker's state has reached max_memory")

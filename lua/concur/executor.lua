@@ -458,4 +458,18 @@ function methods:map(fn, source, options)
   return map, nil, nil, map
 end
 
+-- serialize -------------------------------------------------------------------------------------
+
+--[[@lua
+---Makes jobs that use a module run one at a time, for modules that are not safe to use from several
+---threads. A job waits at its first call of one of the module's functions until no other job of this
+---state or its workers holds any serialized module. To be called before a pool's first job; it does
+---not affect calls outside of workers. Never suspends.
+---@param name string as for `require`
+function concur.serialize(name) end
+]]
+function M.serialize(name)
+  require("concur.serialize").add(name)
+end
+
 return M
