@@ -2,9 +2,10 @@
 local concur = require "concur"
 local support = require "spec.support"
 
--- Classes that no user names: a job's future is a Future; a Watch is inside as_completed.
+-- Classes that no user names: a job's future is a Future; a Watch is inside
+-- as_completed, a ParkingLot inside the locks.
 local SAME_AS = { ["concur.JobFuture"] = "concur.Future", ["concur.Task"] = "concur.Future" }
-local INTERNAL = { ["concur.Watch"] = true }
+local INTERNAL = { ["concur.Watch"] = true, ["concur.ParkingLot"] = true }
 
 -- Every `function X.y` and `function X:y` of the generated files, by the class or module of X.
 local function documented()
