@@ -26,7 +26,7 @@
 enum {
   BORROW_SIZE = 16 << 10, /* strings larger than this are lent, where the caller wants it */
   FIRST_CAPACITY = 480,   /* of a message with more than scalars */
-  SCALARS_SIZE = 1024,    /* scalars up to this size are written directly: no limit is below it */
+  LEAST_LIMIT = 1024,     /* no limit is below it */
   NUMBER_SPACE = 1 + 8,
   STRING_SPACE = 1 + 4
 };
@@ -267,8 +267,8 @@ static void fields_write(concur_encoder *e, int table, uint32_t at, bool is_erro
   bool in_order = true;
   while (lua_next(L, table)) {
     /* Keys that come as 1, 2, 3, ... are left out: this is the array part of an array. */
-    in_order = in_order && lua_tointeger(L, key) == (lua_Integer)header.array + 1 &&
-               lua_isinteger(L, key);
+    in_order =
+        in_order && lua_tointeger(L, key) == (lua_Integer)header.array + 1 && lua_isinteger(L, key);
     if (in_order) {
       header.array++;
       encode_element(e, value);
@@ -378,8 +378,9 @@ static int encode_protected(lua_State *L) {
   return 1;
 }
 
-/* How many bytes the values take if all are scalars and they are small, else 0. */
-static size_t size_of_scalars(lua_State *L, int first, int count) {
+/* How many bytes the values take at most if all are scalars; 0 if there are others, strings to lend,
+   or too many bytes. */
+static size_t size_of_scalars(lua_State *L, int first, int count, bool borrowing) {
   size_t total = 2 * sizeof(uint32_t);
   for (int index = first; index < first + count; index++) {
     switch (lua_type(L, index)) {
@@ -388,14 +389,14 @@ static size_t size_of_scalars(lua_State *L, int first, int count) {
     case LUA_TNUMBER: total += NUMBER_SPACE; break;
     case LUA_TSTRING: {
       size_t size = lua_rawlen(L, index);
-      if (size > SCALARS_SIZE) return 0;
+      if (size > BORROW_SIZE && (borrowing || size > UINT32_MAX)) return 0;
       total += STRING_SPACE + size;
       break;
     }
     default: return 0;
     }
   }
-  return total <= SCALARS_SIZE ? total : 0;
+  return total <= LEAST_LIMIT || total <= concur_transfer_limit(L) ? total : 0;
 }
 
 static void write_scalars(lua_State *L, int first, int count, concur_message *message) {
@@ -417,7 +418,7 @@ static void write_scalars(lua_State *L, int first, int count, concur_message *me
 
 static concur_message *encode(lua_State *L, concur_encoder *e, int first, bool *borrowed) {
   first = lua_absindex(L, first);
-  size_t size = size_of_scalars(L, first, e->count);
+  size_t size = size_of_scalars(L, first, e->count, e->borrowing);
   e->message = concur_message_new(size != 0 ? size : FIRST_CAPACITY);
   if (e->message == NULL) luaL_error(L, "not enough memory");
   put_start(e->message, e->count);
