@@ -123,7 +123,8 @@ docs-check: ## run every code block of the documentation and every example
 ASAN_ENV = CONCUR_TIME_SCALE=4 \
 	ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1 \
 	UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
-TSAN_ENV = CONCUR_TIME_SCALE=8 TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1
+TSAN_ENV = CONCUR_TIME_SCALE=8 \
+	TSAN_OPTIONS=halt_on_error=1:suppressions=$(CURDIR)/spec/support/tsan.supp
 VALGRIND = valgrind -q --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite \
 	--fair-sched=yes
 
