@@ -18,19 +18,18 @@ local function factorial(name, number)
 end
 
 concur.run(function()
-  local results = concur.gather {
-    A = function() return factorial("A", 4) end,
-    B = function() return factorial("B", 2) end,
-    C = function() return factorial("C", 3) end,
-  }
-  print(("A = %d, B = %d, C = %d"):format(results.A, results.B, results.C))
-  assert(results.A == 24 and results.B == 2 and results.C == 6)
+  local a, b, c = concur.gather(
+    function() return factorial("A", 4) end,
+    function() return factorial("B", 2) end,
+    function() return factorial("C", 3) end)
+  print(("A = %d, B = %d, C = %d"):format(a, b, c))
+  assert(a == 24 and b == 2 and c == 6)
   assert(table.concat(finished) == "BCA", "the shortest is done first")
 
   -- The same with tasks that were started before.
   local slow = concur.spawn(concur.sleep, 0.10, "slow")
   local fast = concur.spawn(concur.sleep, 0.05, "fast")
-  local a, b = concur.gather(slow, fast)
-  print(a, b)
-  assert(a == "slow" and b == "fast")
+  local results = concur.gather { first = slow, second = fast }
+  print(results.first, results.second)
+  assert(results.first == "slow" and results.second == "fast")
 end)
