@@ -80,7 +80,7 @@ function Future:result(timeout) end
 */
 static int l_future_result(lua_State *L) {
   concur_runtime *runtime = concur_runtime_of(L);
-  concur_future *future = concur_future_check(L, runtime, 1);
+  concur_future *future = concur_future_check(L, 1);
   if (lua_gettop(L) > 1) {
     if (!lua_isnil(L, 2)) (void)concur_check_duration(L, 2);
     lua_settop(L, 2);
@@ -116,7 +116,7 @@ function concur.await(awaitable) end
 static int l_await(lua_State *L) {
   concur_runtime *runtime = concur_runtime_of(L);
   luaL_checkany(L, 1);
-  concur_future *future = concur_future_test(L, runtime, 1);
+  concur_future *future = concur_future_test(L, 1);
   if (future != NULL) {
     lua_settop(L, 1);
     return wait_for_result(L, runtime, future);
@@ -130,7 +130,7 @@ static int l_await(lua_State *L) {
 
 static concur_future *check_fresh(lua_State *L) {
   concur_runtime *runtime = concur_runtime_of(L);
-  concur_future *future = concur_future_check(L, runtime, 1);
+  concur_future *future = concur_future_check(L, 1);
   if (future->ops->refresh != NULL) future->ops->refresh(L, runtime, future);
   return future;
 }
@@ -208,15 +208,14 @@ function Future:add_done_callback(fn) end
 */
 static int l_future_add_done_callback(lua_State *L) {
   concur_runtime *runtime = concur_runtime_of(L);
-  concur_future *future = concur_future_check(L, runtime, 1);
+  concur_future *future = concur_future_check(L, 1);
   concur_check_callable(L, 2);
   concur_callback_on_settled(L, runtime, future);
   return 0;
 }
 
 static int l_future_tostring(lua_State *L) {
-  concur_runtime *runtime = concur_runtime_of(L);
-  concur_future *future = concur_future_check(L, runtime, 1);
+  concur_future *future = concur_future_check(L, 1);
   const char *state = concur_future_state_name(future);
   concur_task *task = concur_task_of_future(future);
   if (task == NULL) {
@@ -275,7 +274,7 @@ static int l_future(lua_State *L) {
 }
 
 static int l_future_set_result(lua_State *L) {
-  concur_future *future = concur_class_check(L, concur_runtime_of(L), 1, CONCUR_CLASS_FUTURE);
+  concur_future *future = concur_class_check(L, 1, CONCUR_CLASS_FUTURE);
   bool settled = !concur_future_settled(future) &&
                  concur_future_set_results(L, 1, future, lua_gettop(L) - 1);
   lua_pushboolean(L, settled);
@@ -284,7 +283,7 @@ static int l_future_set_result(lua_State *L) {
 
 static int l_future_set_exception(lua_State *L) {
   concur_runtime *runtime = concur_runtime_of(L);
-  concur_future *future = concur_class_check(L, runtime, 1, CONCUR_CLASS_FUTURE);
+  concur_future *future = concur_class_check(L, 1, CONCUR_CLASS_FUTURE);
   lua_settop(L, 2);
   bool settled = !concur_future_settled(future) &&
                  concur_future_set_error(L, runtime, 1, future, 0);
@@ -310,7 +309,7 @@ static int l_spawn(lua_State *L) {
 }
 
 static concur_task *check_task(lua_State *L) {
-  return concur_class_check(L, concur_runtime_of(L), 1, CONCUR_CLASS_TASK);
+  return concur_class_check(L, 1, CONCUR_CLASS_TASK);
 }
 
 /*@lua
@@ -351,10 +350,9 @@ static int l_task_set_name(lua_State *L) {
 }
 
 static int l_task_traceback(lua_State *L) {
-  concur_runtime *runtime = concur_runtime_of(L);
   concur_task *task = check_task(L);
   if (task->future.state == CONCUR_FAILED) {
-    concur_future_push_traceback(L, runtime, 1);
+    concur_future_push_traceback(L, 1);
     return 1;
   }
   if (task->body == NULL || !task->body->started) {

@@ -147,7 +147,7 @@ void concur_callback_on_settled(lua_State *L, concur_runtime *runtime, concur_fu
     callback_queue(entry, loop);
     return;
   }
-  if (concur_class_test(L, runtime, 1, CONCUR_CLASS_FUTURE) != NULL) callback_hang(L, entry);
+  if (concur_class_test(L, 1, CONCUR_CLASS_FUTURE) != NULL) callback_hang(L, entry);
   concur_list_append(&future->waiters, &entry->waiter.node);
 }
 
@@ -222,8 +222,7 @@ function Handle:cancel() end
 function Handle:cancelled() end
 */
 static int l_callback_cancel(lua_State *L) {
-  concur_runtime *runtime = concur_runtime_of(L);
-  callback *entry = concur_class_check(L, runtime, 1, CONCUR_CLASS_CALLBACK);
+  callback *entry = concur_class_check(L, 1, CONCUR_CLASS_CALLBACK);
   bool pending = entry->slot != 0 && !entry->cancelled;
   if (pending) {
     entry->cancelled = true;
@@ -236,13 +235,13 @@ static int l_callback_cancel(lua_State *L) {
 }
 
 static int l_callback_cancelled(lua_State *L) {
-  callback *entry = concur_class_check(L, concur_runtime_of(L), 1, CONCUR_CLASS_CALLBACK);
+  callback *entry = concur_class_check(L, 1, CONCUR_CLASS_CALLBACK);
   lua_pushboolean(L, entry->cancelled);
   return 1;
 }
 
 static int l_callback_tostring(lua_State *L) {
-  callback *entry = concur_class_check(L, concur_runtime_of(L), 1, CONCUR_CLASS_CALLBACK);
+  callback *entry = concur_class_check(L, 1, CONCUR_CLASS_CALLBACK);
   const char *state = entry->cancelled ? "cancelled" : entry->slot != 0 ? "pending" : "done";
   lua_pushfstring(L, "concur.Handle (%s): %p", state, lua_topointer(L, 1));
   return 1;

@@ -24,7 +24,7 @@ static char handles_key; /* weak table: channel -> its userdata in this state */
 static char box_key;     /* metatable of arms' boxes */
 
 static handle *check_handle(lua_State *L) {
-  return concur_class_check(L, concur_runtime_of(L), 1, CONCUR_CLASS_CHANNEL);
+  return concur_class_check(L, 1, CONCUR_CLASS_CHANNEL);
 }
 
 /* ---- values ---- */

@@ -88,7 +88,7 @@ static void push_entry(lua_State *L, int variable) {
 }
 
 static void check_variable(lua_State *L) {
-  (void)concur_class_check(L, concur_runtime_of(L), 1, CONCUR_CLASS_CONTEXT_VAR);
+  (void)concur_class_check(L, 1, CONCUR_CLASS_CONTEXT_VAR);
 }
 
 /*@lua

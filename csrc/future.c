@@ -26,17 +26,16 @@ void concur_future_init(concur_future *future, const concur_future_ops *ops) {
   future->retrieved = false;
 }
 
-concur_future *concur_future_test(lua_State *L, const concur_runtime *runtime, int index) {
-  (void)runtime;
-  const char *tag = concur_class_tag(L, index);
-  return tag >= &concur_class_tags[CONCUR_CLASS_FUTURE] &&
-                 tag <= &concur_class_tags[CONCUR_CLASS_JOB_FUTURE]
-             ? lua_touserdata(L, index)
-             : NULL;
+concur_future *concur_future_test(lua_State *L, int index) {
+  void *object = lua_touserdata(L, index);
+  const char *tag = concur_class_tag_of(L, index, object);
+  bool is_future = tag >= &concur_class_tags[CONCUR_CLASS_FUTURE] &&
+                   tag <= &concur_class_tags[CONCUR_CLASS_JOB_FUTURE];
+  return is_future ? object : NULL;
 }
 
-concur_future *concur_future_check(lua_State *L, const concur_runtime *runtime, int index) {
-  concur_future *future = concur_future_test(L, runtime, index);
+concur_future *concur_future_check(lua_State *L, int index) {
+  concur_future *future = concur_future_test(L, index);
   if (future == NULL) luaL_typeerror(L, index, "future or task");
   return future;
 }
@@ -142,7 +141,7 @@ void concur_future_push_error(lua_State *L, concur_runtime *runtime, int index,
   }
   future->retrieved = true;
   lua_getiuservalue(L, index, 1);
-  sentinel *mark = concur_class_test(L, runtime, -1, CONCUR_CLASS_SENTINEL);
+  sentinel *mark = concur_class_test(L, -1, CONCUR_CLASS_SENTINEL);
   if (mark == NULL) { /* failed for want of memory: there was none for a sentinel either */
     lua_pop(L, 1);
     lua_pushliteral(L, "not enough memory");
@@ -155,9 +154,9 @@ void concur_future_push_error(lua_State *L, concur_runtime *runtime, int index,
   lua_remove(L, -3);
 }
 
-void concur_future_push_traceback(lua_State *L, concur_runtime *runtime, int index) {
+void concur_future_push_traceback(lua_State *L, int index) {
   lua_getiuservalue(L, index, 1);
-  if (concur_class_test(L, runtime, -1, CONCUR_CLASS_SENTINEL) != NULL) {
+  if (concur_class_test(L, -1, CONCUR_CLASS_SENTINEL) != NULL) {
     lua_getiuservalue(L, -1, SENTINEL_TRACEBACK);
   } else {
     lua_pushnil(L);

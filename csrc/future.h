@@ -82,9 +82,9 @@ void concur_future_open(lua_State *L, concur_runtime *runtime);
 void concur_future_init(concur_future *future, const concur_future_ops *ops);
 
 /* The future (task, job future) at `index`, or NULL. */
-concur_future *concur_future_test(lua_State *L, const concur_runtime *runtime, int index);
+concur_future *concur_future_test(lua_State *L, int index);
 /* The same, or an argument error. */
-concur_future *concur_future_check(lua_State *L, const concur_runtime *runtime, int index);
+concur_future *concur_future_check(lua_State *L, int index);
 
 static inline bool concur_future_settled(const concur_future *future) {
   return future->state >= CONCUR_DONE;
@@ -117,7 +117,7 @@ void concur_future_push_error(lua_State *L, concur_runtime *runtime, int index,
                               concur_future *future);
 
 /* Pushes the first traceback of a failed future, or nil; this is not retrieving the error. */
-void concur_future_push_traceback(lua_State *L, concur_runtime *runtime, int index);
+void concur_future_push_traceback(lua_State *L, int index);
 
 /* "pending", "running", "done", "failed", "cancelled". */
 const char *concur_future_state_name(const concur_future *future);

@@ -26,7 +26,7 @@ typedef struct generator {
 } generator;
 
 static generator *check_generator(lua_State *L) {
-  return concur_class_check(L, concur_runtime_of(L), 1, CONCUR_CLASS_GENERATOR);
+  return concur_class_check(L, 1, CONCUR_CLASS_GENERATOR);
 }
 
 /* ---- the body ---- */

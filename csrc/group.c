@@ -221,7 +221,7 @@ static int l_task_group(lua_State *L) {
 /* ---- the group that scripts see ---- */
 
 static concur_group *check_group(lua_State *L) {
-  return concur_class_check(L, concur_runtime_of(L), 1, CONCUR_CLASS_GROUP);
+  return concur_class_check(L, 1, CONCUR_CLASS_GROUP);
 }
 
 static concur_group *check_open_group(lua_State *L) {

@@ -348,7 +348,7 @@ static int l_start_inputs(lua_State *L) {
   concur_runtime *runtime = joint->fiber->scheduler->runtime;
   for (int i = 1; i <= joint->count; i++) {
     bool function = lua_rawgeti(L, 2, i) == LUA_TFUNCTION;
-    concur_future *future = function ? NULL : concur_future_test(L, runtime, -1);
+    concur_future *future = function ? NULL : concur_future_test(L, -1);
     if (future == NULL) {
       future = &concur_task_spawn(L, runtime, 0, joint->scope, NULL)->future;
       lua_pushvalue(L, -1);
@@ -399,7 +399,7 @@ static void check_inputs(lua_State *L, concur_runtime *runtime, const join *join
       lua_pop(L, 1);
       continue;
     }
-    concur_future *future = concur_future_test(L, runtime, -1);
+    concur_future *future = concur_future_test(L, -1);
     if (future == NULL && !concur_is_callable(L, -1)) raise_bad_input(L, joint, i);
     concur_task *task = future != NULL ? concur_task_of_future(future) : NULL;
     if (task != NULL && task->body != NULL && &task->body->fiber == current) {

@@ -71,7 +71,7 @@ typedef struct parking_lot {
 static const concur_wait wait_lot = {.name = "parking lot"};
 
 static parking_lot *check_lot(lua_State *L) {
-  return concur_class_check(L, concur_runtime_of(L), 1, CONCUR_CLASS_PARKING_LOT);
+  return concur_class_check(L, 1, CONCUR_CLASS_PARKING_LOT);
 }
 
 static int l_parking_lot(lua_State *L) {

@@ -208,9 +208,8 @@ static void queue_store(lua_State *L, int index, concur_queue *queue) {
   queue->version++;
 }
 
-/* Pushes the next item and takes it out; there is one. */
+/* Pushes (the table of items and) the next item and takes it out; there is one. */
 static void queue_fetch(lua_State *L, int index, concur_queue *queue) {
-  luaL_checkstack(L, 12, NULL);
   lua_getiuservalue(L, index, ITEMS);
   int items = lua_gettop(L);
   switch (queue->order) {
@@ -222,7 +221,6 @@ static void queue_fetch(lua_State *L, int index, concur_queue *queue) {
       break;
     case PRIORITY: heap_fetch(L, index, queue, items); break;
   }
-  lua_remove(L, items);
   queue->count--;
   queue->version++;
 }
@@ -260,7 +258,6 @@ concur_queue_try concur_queue_try_put(lua_State *L, int index, concur_queue *que
   index = lua_absindex(L, index);
   if (queue->closed) return CONCUR_QUEUE_CLOSED;
   if (queue_full(queue)) return CONCUR_QUEUE_WAIT;
-  luaL_checkstack(L, 12, NULL);
   if (concur_list_empty(&queue->getters) || !concur_parking_give(L, &queue->getters)) {
     queue_store(L, index, queue);
   }
@@ -287,7 +284,7 @@ concur_node *concur_queue_putters(concur_queue *queue) {
 /* ---- for scripts ---- */
 
 static concur_queue *check_queue(lua_State *L) {
-  return concur_class_check(L, concur_runtime_of(L), 1, CONCUR_CLASS_QUEUE);
+  return concur_class_check(L, 1, CONCUR_CLASS_QUEUE);
 }
 
 /*@lua
@@ -363,8 +360,8 @@ static int put_done(lua_State *L, concur_fiber *fiber) {
   return 0;
 }
 
-static int put_wait(lua_State *L, concur_fiber *fiber) { /* queue, value */
-  concur_queue *queue = lua_touserdata(L, 1);
+/* Stack: queue, value. */
+static int put_now(lua_State *L, concur_fiber *fiber, concur_queue *queue) {
   switch (concur_queue_try_put(L, 1, queue)) {
     case CONCUR_QUEUE_DONE: return 0;
     case CONCUR_QUEUE_CLOSED: return raise_closed(L, fiber->scheduler->runtime);
@@ -378,14 +375,22 @@ static int get_done(lua_State *L, concur_fiber *fiber) {
   return fiber->given ? 1 : push_closed(L, fiber->scheduler->runtime);
 }
 
-static int get_wait(lua_State *L, concur_fiber *fiber) { /* queue */
-  concur_queue *queue = lua_touserdata(L, 1);
+static int put_wait(lua_State *L, concur_fiber *fiber) {
+  return put_now(L, fiber, lua_touserdata(L, 1));
+}
+
+/* Stack: queue. */
+static int get_now(lua_State *L, concur_fiber *fiber, concur_queue *queue) {
   switch (concur_queue_try_get(L, 1, queue)) {
     case CONCUR_QUEUE_DONE: return 1;
     case CONCUR_QUEUE_CLOSED: return push_closed(L, fiber->scheduler->runtime);
     case CONCUR_QUEUE_WAIT: break;
   }
   return concur_parking_park(L, fiber, &queue->getters, &wait_get, queue, get_done);
+}
+
+static int get_wait(lua_State *L, concur_fiber *fiber) {
+  return get_now(L, fiber, lua_touserdata(L, 1));
 }
 
 static void check_item(lua_State *L) {
@@ -448,9 +453,10 @@ function Queue:full() end
 function Queue:empty() end
 */
 static int l_put(lua_State *L) {
-  (void)check_queue(L);
+  concur_queue *queue = check_queue(L);
   check_item(L);
-  return concur_fiber_begin(L, put_wait);
+  concur_fiber *fiber = concur_fiber_ready_here(L, concur_runtime_of(L));
+  return fiber != NULL ? put_now(L, fiber, queue) : concur_fiber_begin_anywhere(L, put_wait);
 }
 
 static int l_try_put(lua_State *L) {
@@ -470,9 +476,9 @@ static int l_try_put(lua_State *L) {
 }
 
 static int l_get(lua_State *L) {
-  (void)check_queue(L);
-  lua_settop(L, 1);
-  return concur_fiber_begin(L, get_wait);
+  concur_queue *queue = check_queue(L);
+  concur_fiber *fiber = concur_fiber_ready_here(L, concur_runtime_of(L));
+  return fiber != NULL ? get_now(L, fiber, queue) : concur_fiber_begin_anywhere(L, get_wait);
 }
 
 static int l_try_get(lua_State *L) {

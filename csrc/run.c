@@ -310,7 +310,7 @@ static int l_clock(lua_State *L) {
 }
 
 static virtual_clock *check_clock(lua_State *L, int index) {
-  return concur_class_check(L, concur_runtime_of(L), index, CONCUR_CLASS_CLOCK);
+  return concur_class_check(L, index, CONCUR_CLASS_CLOCK);
 }
 
 /* The clock counts for the loop that uses it, if that is still there. */
@@ -346,7 +346,7 @@ static int l_use_clock(lua_State *L) {
   }
   lua_rawgeti(L, LUA_REGISTRYINDEX, runtime->settings_ref);
   lua_getfield(L, -1, "clock");
-  virtual_clock *old = concur_class_test(L, runtime, -1, CONCUR_CLASS_CLOCK);
+  virtual_clock *old = concur_class_test(L, -1, CONCUR_CLASS_CLOCK);
   if (old != NULL && loop->is_virtual && old->loop == loop) old->now_ns = loop->virtual_ns;
   if (old != NULL) old->loop = NULL;
   loop->is_virtual = clock != NULL;

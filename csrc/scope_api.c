@@ -262,7 +262,7 @@ function CancelScope:cancel_called() end
 function CancelScope:cancelled_caught() end
 */
 static concur_scope_handle *check_handle(lua_State *L) {
-  return concur_class_check(L, concur_runtime_of(L), 1, CONCUR_CLASS_SCOPE);
+  return concur_class_check(L, 1, CONCUR_CLASS_SCOPE);
 }
 
 /* The scope of the handle, NULL once it was left. */

@@ -129,7 +129,7 @@ static int l_arm_gc(lua_State *L) {
 }
 
 static int l_arm_tostring(lua_State *L) {
-  concur_arm *arm = concur_class_check(L, concur_runtime_of(L), 1, CONCUR_CLASS_ARM);
+  concur_arm *arm = concur_class_check(L, 1, CONCUR_CLASS_ARM);
   lua_pushfstring(L, "concur.Arm (%s): %p", arm->ops->name, lua_topointer(L, 1));
   return 1;
 }
@@ -219,14 +219,14 @@ function Event:waiting() end
 */
 static int l_getting(lua_State *L) {
   concur_runtime *runtime = concur_runtime_of(L);
-  (void)concur_class_check(L, runtime, 1, CONCUR_CLASS_QUEUE);
+  (void)concur_class_check(L, 1, CONCUR_CLASS_QUEUE);
   concur_arm_new(L, runtime, &get_ops, 1, 0);
   return 1;
 }
 
 static int l_putting(lua_State *L) {
   concur_runtime *runtime = concur_runtime_of(L);
-  (void)concur_class_check(L, runtime, 1, CONCUR_CLASS_QUEUE);
+  (void)concur_class_check(L, 1, CONCUR_CLASS_QUEUE);
   luaL_argcheck(L, !lua_isnoneornil(L, 2), 2, "nil cannot be put into a queue");
   concur_arm_new(L, runtime, &put_ops, 1, 2);
   return 1;
@@ -262,7 +262,7 @@ static const concur_arm_ops event_ops = {"event", event_attempt, event_link, NUL
 
 static int l_event_arm(lua_State *L) {
   concur_runtime *runtime = concur_runtime_of(L);
-  (void)concur_class_check(L, runtime, 1, CONCUR_CLASS_EVENT);
+  (void)concur_class_check(L, 1, CONCUR_CLASS_EVENT);
   concur_arm_new(L, runtime, &event_ops, 1, 0);
   return 1;
 }
@@ -420,8 +420,8 @@ static int select_wait(lua_State *L, concur_fiber *fiber) {
 static void add_arm(lua_State *L, concur_runtime *runtime, int arms) {
   lua_Integer position = (lua_Integer)lua_rawlen(L, arms) + 1;
   int value = lua_gettop(L);
-  concur_future *future = concur_future_test(L, runtime, value);
-  concur_arm *arm = concur_class_test(L, runtime, value, CONCUR_CLASS_ARM);
+  concur_future *future = concur_future_test(L, value);
+  concur_arm *arm = concur_class_test(L, value, CONCUR_CLASS_ARM);
   if (future != NULL) {
     concur_arm_new(L, runtime, &future_ops, value, 0);
     lua_replace(L, value);

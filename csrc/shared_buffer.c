@@ -58,7 +58,7 @@ static void block_release(void *object) {
 /* ---- views ---- */
 
 static view *test_view(lua_State *L, int index) {
-  return concur_class_check(L, concur_runtime_of(L), index, CONCUR_CLASS_SHARED_BUFFER);
+  return concur_class_check(L, index, CONCUR_CLASS_SHARED_BUFFER);
 }
 
 /* The view at stack index 1, or Closed. */
@@ -241,9 +241,8 @@ static int l_buffer_len(lua_State *L) {
 }
 
 static int l_buffer_eq(lua_State *L) {
-  const concur_runtime *runtime = concur_runtime_of(L);
-  const view *a = concur_class_test(L, runtime, 1, CONCUR_CLASS_SHARED_BUFFER);
-  const view *b = concur_class_test(L, runtime, 2, CONCUR_CLASS_SHARED_BUFFER);
+  const view *a = concur_class_test(L, 1, CONCUR_CLASS_SHARED_BUFFER);
+  const view *b = concur_class_test(L, 2, CONCUR_CLASS_SHARED_BUFFER);
   lua_pushboolean(L, a != NULL && b != NULL && a->block != NULL && a->block == b->block &&
                          a->offset == b->offset && a->size == b->size);
   return 1;
@@ -289,7 +288,7 @@ static const concur_share_class share_class = {
 };
 
 static const view *check_open(lua_State *L, const concur_runtime *runtime, int index) {
-  const view *buffer = concur_class_check(L, runtime, index, CONCUR_CLASS_SHARED_BUFFER);
+  const view *buffer = concur_class_check(L, index, CONCUR_CLASS_SHARED_BUFFER);
   if (buffer->block == NULL) {
     concur_error_raise(L, runtime, "Closed", "the SharedBuffer is closed");
   }

@@ -149,15 +149,10 @@ void *concur_class_new(lua_State *L, const concur_runtime *runtime, concur_class
   return object;
 }
 
-void *concur_class_check(lua_State *L, const concur_runtime *runtime, int index,
-                         concur_class class) {
-  void *object = concur_class_test(L, runtime, index, class);
-  if (object == NULL) {
-    lua_rawgeti(L, LUA_REGISTRYINDEX, runtime->class_ref[class]);
-    lua_getfield(L, -1, "__name");
-    luaL_typeerror(L, index, lua_tostring(L, -1));
-  }
-  return object;
+void concur_class_mismatch(lua_State *L, int index, concur_class class) {
+  lua_rawgeti(L, LUA_REGISTRYINDEX, concur_runtime_find(L)->class_ref[class]);
+  lua_getfield(L, -1, "__name");
+  luaL_typeerror(L, index, lua_tostring(L, -1));
 }
 
 /* ---- anchors ---- */

@@ -130,9 +130,8 @@ void *concur_class_new(lua_State *L, const concur_runtime *runtime, concur_class
 
 extern const char concur_class_tags[CONCUR_CLASS_COUNT];
 
-/* The tag of the userdata at `index`, or NULL for anything that is not ours. */
-static inline const char *concur_class_tag(lua_State *L, int index) {
-  const char *object = lua_touserdata(L, index);
+/* The tag of a userdata of ours (`object`, at `index`), or NULL for anything else. */
+static inline const char *concur_class_tag_of(lua_State *L, int index, const char *object) {
   size_t size = lua_rawlen(L, index); /* 0 for light userdata */
   const char *tag;
   if (object == NULL || size < sizeof tag) return NULL;
@@ -140,16 +139,25 @@ static inline const char *concur_class_tag(lua_State *L, int index) {
   return tag;
 }
 
-/* The userdata at `index` if it is of the class, else NULL. */
-static inline void *concur_class_test(lua_State *L, const concur_runtime *runtime, int index,
-                                      concur_class class) {
-  (void)runtime;
-  return concur_class_tag(L, index) == &concur_class_tags[class] ? lua_touserdata(L, index) : NULL;
+static inline const char *concur_class_tag(lua_State *L, int index) {
+  return concur_class_tag_of(L, index, lua_touserdata(L, index));
 }
 
-/* The same, but raises an argument error that names the class. */
-void *concur_class_check(lua_State *L, const concur_runtime *runtime, int index,
-                         concur_class class);
+/* The userdata at `index` if it is of the class, else NULL. */
+static inline void *concur_class_test(lua_State *L, int index, concur_class class) {
+  void *object = lua_touserdata(L, index);
+  return concur_class_tag_of(L, index, object) == &concur_class_tags[class] ? object : NULL;
+}
+
+/* Raises an argument error that names the class. */
+void concur_class_mismatch(lua_State *L, int index, concur_class class);
+
+/* The userdata at `index`, which must be of the class. */
+static inline void *concur_class_check(lua_State *L, int index, concur_class class) {
+  void *object = concur_class_test(L, index, class);
+  if (object == NULL) concur_class_mismatch(L, index, class);
+  return object;
+}
 
 /* ---- anchors: strong references that C holds, in an array with a free list ---- */
 

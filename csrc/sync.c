@@ -23,7 +23,7 @@ typedef struct lock {
 static const concur_wait wait_lock = {.name = "Lock:acquire"};
 
 static lock *check_lock(lua_State *L) {
-  return concur_class_check(L, concur_runtime_of(L), 1, CONCUR_CLASS_LOCK);
+  return concur_class_check(L, 1, CONCUR_CLASS_LOCK);
 }
 
 static void lock_own(lock *self, concur_fiber *fiber) {
@@ -52,8 +52,7 @@ static int lock_acquired(lua_State *L, concur_fiber *fiber) {
   return 1;
 }
 
-static int lock_wait(lua_State *L, concur_fiber *fiber) {
-  lock *self = lua_touserdata(L, 1);
+static int lock_take(lua_State *L, concur_fiber *fiber, lock *self) {
   if (self->owner == NULL) {
     lock_own(self, fiber);
     lua_settop(L, 1);
@@ -64,6 +63,10 @@ static int lock_wait(lua_State *L, concur_fiber *fiber) {
                               "this task holds the lock already (a Lock is not reentrant)");
   }
   return concur_parking_park(L, fiber, &self->waiters, &wait_lock, self, lock_acquired);
+}
+
+static int lock_wait(lua_State *L, concur_fiber *fiber) {
+  return lock_take(L, fiber, lua_touserdata(L, 1));
 }
 
 /*@lua
@@ -115,8 +118,9 @@ static int l_lock(lua_State *L) {
 }
 
 static int l_lock_acquire(lua_State *L) {
-  (void)check_lock(L);
-  return concur_fiber_begin(L, lock_wait);
+  lock *self = check_lock(L);
+  concur_fiber *fiber = concur_fiber_ready_here(L, concur_runtime_of(L));
+  return fiber != NULL ? lock_take(L, fiber, self) : concur_fiber_begin_anywhere(L, lock_wait);
 }
 
 static int would_block(lua_State *L, const char *what) {
@@ -255,7 +259,7 @@ typedef struct event {
 static const concur_wait wait_event = {.name = "Event:wait"};
 
 static event *check_event(lua_State *L) {
-  return concur_class_check(L, concur_runtime_of(L), 1, CONCUR_CLASS_EVENT);
+  return concur_class_check(L, 1, CONCUR_CLASS_EVENT);
 }
 
 concur_node *concur_event_waiters(void *self) {
@@ -356,7 +360,7 @@ typedef struct permit {
 static const concur_wait wait_semaphore = {.name = "Semaphore:acquire"};
 
 static semaphore *check_semaphore(lua_State *L) {
-  return concur_class_check(L, concur_runtime_of(L), 1, CONCUR_CLASS_SEMAPHORE);
+  return concur_class_check(L, 1, CONCUR_CLASS_SEMAPHORE);
 }
 
 static void semaphore_give_back(semaphore *self) {
@@ -476,13 +480,13 @@ static bool permit_give_back(permit *each) {
 }
 
 static int l_permit_release(lua_State *L) {
-  permit *each = concur_class_check(L, concur_runtime_of(L), 1, CONCUR_CLASS_PERMIT);
+  permit *each = concur_class_check(L, 1, CONCUR_CLASS_PERMIT);
   lua_pushboolean(L, permit_give_back(each));
   return 1;
 }
 
 static int l_permit_close(lua_State *L) {
-  (void)permit_give_back(concur_class_check(L, concur_runtime_of(L), 1, CONCUR_CLASS_PERMIT));
+  (void)permit_give_back(concur_class_check(L, 1, CONCUR_CLASS_PERMIT));
   return 0;
 }
 
@@ -540,7 +544,7 @@ static int l_semaphore_tostring(lua_State *L) {
 }
 
 static int l_permit_tostring(lua_State *L) {
-  permit *each = concur_class_check(L, concur_runtime_of(L), 1, CONCUR_CLASS_PERMIT);
+  permit *each = concur_class_check(L, 1, CONCUR_CLASS_PERMIT);
   lua_pushfstring(L, "concur.Permit (%s): %p", each->source ? "held" : "released",
                   lua_topointer(L, 1));
   return 1;

@@ -33,7 +33,7 @@ typedef struct pool_view {
 /* ---- arguments ---- */
 
 static pool_view *check_view(lua_State *L, int index) {
-  return concur_class_check(L, concur_runtime_of(L), index, CONCUR_CLASS_POOL);
+  return concur_class_check(L, index, CONCUR_CLASS_POOL);
 }
 
 /* The function of a call: a Lua or C function, or a name. */

@@ -38,7 +38,7 @@ static void on_settled(concur_waiter *waiter, void *source) {
 }
 
 /* Argument 1: a list of futures.  Pushes a table without duplicates; returns its length. */
-static int unique_futures(lua_State *L, concur_runtime *runtime) {
+static int unique_futures(lua_State *L) {
   luaL_checktype(L, 1, LUA_TTABLE);
   lua_Integer length = (lua_Integer)lua_rawlen(L, 1);
   lua_newtable(L); /* seen */
@@ -47,7 +47,7 @@ static int unique_futures(lua_State *L, concur_runtime *runtime) {
   int count = 0;
   for (lua_Integer i = 1; i <= length; i++) {
     lua_rawgeti(L, 1, i);
-    if (concur_future_test(L, runtime, -1) == NULL) {
+    if (concur_future_test(L, -1) == NULL) {
       const char *hint = lua_isfunction(L, -1) ? " (start it with concur.spawn)" : "";
       luaL_argerror(L, 1, lua_pushfstring(L, "entry %I: future or task expected, got %s%s",
                                           (LUAI_UACINT)i, concur_type_name(L, -1), hint));
@@ -67,7 +67,7 @@ static int unique_futures(lua_State *L, concur_runtime *runtime) {
 
 static int l_watch(lua_State *L) {
   concur_runtime *runtime = concur_runtime_of(L);
-  int count = unique_futures(L, runtime);
+  int count = unique_futures(L);
   int futures = lua_gettop(L);
   size_t size = sizeof(watch) + (size_t)count * sizeof(entry);
   watch *self = concur_class_new(L, runtime, CONCUR_CLASS_WATCH, size, 1);
@@ -94,7 +94,7 @@ static int l_watch(lua_State *L) {
 }
 
 static watch *check_watch(lua_State *L) {
-  return concur_class_check(L, concur_runtime_of(L), 1, CONCUR_CLASS_WATCH);
+  return concur_class_check(L, 1, CONCUR_CLASS_WATCH);
 }
 
 static const concur_wait wait_watch = {.name = "wait"};
