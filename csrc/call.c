@@ -16,6 +16,7 @@ static char *text_copy(const char *text) {
 
 static void call_free(concur_job *job) {
   concur_call *call = concur_container_of(job, concur_call, job);
+  if (call->function != NULL) concur_function_release(call->function);
   concur_message_free(call->input);
   concur_message_free(call->output);
   concur_worker_settings_release(call->settings);
@@ -24,27 +25,60 @@ static void call_free(concur_job *job) {
 }
 
 concur_call *concur_call_new(concur_pool *pool, concur_mailbox *reply,
-                             concur_worker_settings *settings, concur_message *input,
-                             const char *name) {
-  concur_call *call = calloc(1, sizeof *call);
+                             concur_worker_settings *settings, const char *name) {
+  concur_call *call = malloc(sizeof *call);
   char *copy = name != NULL ? text_copy(name) : NULL;
   if (call == NULL || (name != NULL && copy == NULL)) {
     free(call);
     free(copy);
-    concur_message_free(input);
     return NULL;
   }
   concur_job_init(&call->job, pool, reply);
   call->job.free = call_free;
   call->job.name = copy;
-  call->name = copy;
-  call->input = input;
+  call->function = NULL; /* `arguments` and most of `results` need no value yet */
+  call->results.count = -1;
+  call->input = NULL;
+  call->output = NULL;
+  call->outcome = CONCUR_CALL_RESULTS;
+  call->retries = 0;
+  atomic_init(&call->interrupts, 0);
   call->settings = settings;
   concur_worker_settings_retain(settings);
-  atomic_init(&call->interrupts, 0);
+  call->name = copy;
+  call->executor = NULL;
+  call->future = NULL;
+  call->slot = 0;
+  call->link = (concur_node){NULL, NULL};
+  call->abandon = false;
   call->interrupt_after_ns = CONCUR_NEVER;
   concur_timer_init(&call->interrupt_timer);
+  call->holds_loop = false;
   return call;
+}
+
+/* ---- functions that are known by number ---- */
+
+concur_function *concur_function_new(concur_message *message, uint64_t number) {
+  concur_function *function = calloc(1, sizeof *function);
+  if (function == NULL) {
+    concur_message_free(message);
+    return NULL;
+  }
+  atomic_init(&function->references, 1);
+  function->number = number;
+  function->message = message;
+  return function;
+}
+
+void concur_function_retain(concur_function *function) {
+  atomic_fetch_add(&function->references, 1);
+}
+
+void concur_function_release(concur_function *function) {
+  if (atomic_fetch_sub(&function->references, 1) != 1) return;
+  concur_message_free(function->message);
+  free(function);
 }
 
 /* ---- settings of a pool's workers ---- */

@@ -29,10 +29,50 @@ typedef enum concur_call_outcome {
   CONCUR_CALL_BROKEN     /* it could not run: output is the error of the pool's init */
 } concur_call_outcome;
 
+/* A function that was sent before: workers know it by its number.  Reference-counted. */
+typedef struct concur_function {
+  atomic_int references;
+  uint32_t misses;         /* owner's thread: see concur_function_of */
+  uint64_t number;         /* unique in its pool, not 0 */
+  concur_message *message; /* owned; the function alone */
+} concur_function;
+
+/* A few small values without a message. */
+typedef enum concur_scalar_type {
+  CONCUR_SCALAR_NIL,
+  CONCUR_SCALAR_FALSE,
+  CONCUR_SCALAR_TRUE,
+  CONCUR_SCALAR_INTEGER,
+  CONCUR_SCALAR_NUMBER,
+  CONCUR_SCALAR_STRING
+} concur_scalar_type;
+
+enum { CONCUR_INLINE_VALUES = 4, CONCUR_INLINE_BYTES = 40 };
+
+typedef struct concur_scalar {
+  union {
+    int64_t integer;
+    double number;
+    struct {
+      uint16_t offset, size; /* in `bytes` */
+    } string;
+  } as;
+  uint8_t type; /* concur_scalar_type */
+} concur_scalar;
+
+typedef struct concur_inline {
+  concur_scalar scalars[CONCUR_INLINE_VALUES];
+  char bytes[CONCUR_INLINE_BYTES];
+  int8_t count; /* -1: the values are in a message */
+} concur_inline;
+
 struct concur_call {
   concur_job job;
-  concur_message *input;  /* owned; the function and its arguments */
-  concur_message *output; /* owned; NULL until it has run */
+  concur_function *function; /* one reference, with `arguments`; or NULL, with `input` */
+  concur_inline arguments;
+  concur_inline results;     /* count -1: they are in `output` */
+  concur_message *input;  /* owned; the function and its arguments; NULL with `function` */
+  concur_message *output; /* owned; NULL until it has run, and with `results` */
   uint8_t outcome;        /* concur_call_outcome; valid once the job has ended */
   uint32_t retries;       /* how often it is tried again after an error */
   atomic_uint interrupts; /* how often its Lua code was told to end by force */
@@ -80,10 +120,14 @@ struct concur_shared_pool {
   bool closed;                      /* guarded: the state that began it all has closed */
 };
 
-/* A call that owns `input` (freed on failure too, then NULL is returned).  `name` is copied. */
+/* A call; NULL when out of memory.  `name` is copied. */
 concur_call *concur_call_new(concur_pool *pool, concur_mailbox *reply,
-                             concur_worker_settings *settings, concur_message *input,
-                             const char *name);
+                             concur_worker_settings *settings, const char *name);
+
+/* Takes the message, also on failure (NULL). */
+concur_function *concur_function_new(concur_message *message, uint64_t number);
+void concur_function_retain(concur_function *function);
+void concur_function_release(concur_function *function);
 
 /* NULL when out of memory. `shared` is retained; `name` is copied. */
 concur_worker_settings *concur_worker_settings_new(const char *name, concur_shared_pool *shared);

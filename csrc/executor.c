@@ -243,7 +243,8 @@ static int l_settle(lua_State *L) {
   if (atomic_load(&call->job.state) == CONCUR_JOB_CANCELLED) call->outcome = CONCUR_CALL_CANCELLED;
   switch ((concur_call_outcome)call->outcome) {
   case CONCUR_CALL_RESULTS: {
-    int count = concur_decode(L, call->output);
+    int count = call->results.count >= 0 ? concur_inline_push(L, &call->results)
+                                         : concur_decode(L, call->output);
     concur_future_set_results(L, 2, future, count);
     break;
   }
@@ -308,6 +309,26 @@ static void call_let_loop_go(concur_call *call) {
   loop->external_refs--;
 }
 
+/* Settles the future of a call with plain results, which needs no memory, and so no protection.
+   False when this is not such a call. */
+static bool call_settle_plainly(concur_call *call, concur_loop *loop) {
+  lua_State *L = loop->L;
+  concur_runtime *runtime = loop->runtime;
+  if (call->outcome != CONCUR_CALL_RESULTS || call->results.count < 0 ||
+      !concur_inline_is_plain(&call->results) || L == NULL || loop->closing ||
+      atomic_load(&call->job.state) != CONCUR_JOB_ENDED ||
+      concur_future_settled(call->future) || !lua_checkstack(L, 8)) {
+    return false;
+  }
+  concur_anchor_push(L, runtime, call->slot);
+  int index = lua_gettop(L);
+  concur_future_set_results(L, index, call->future, concur_inline_push(L, &call->results));
+  concur_anchor_release(L, runtime, call->slot);
+  lua_settop(L, index - 1);
+  call->slot = 0;
+  return true;
+}
+
 static void on_reply(concur_mail *mail, void *owner) {
   concur_call *call = concur_container_of(mail, concur_call, job.mail);
   concur_loop *loop = owner;
@@ -317,7 +338,9 @@ static void on_reply(concur_mail *mail, void *owner) {
   concur_node_unlink(&call->link);
   executor->owner->call_count--;
   if (call->future != NULL) {
-    if (!concur_loop_protect(loop, l_complete, call)) call_settle_quietly(call, CONCUR_FAILED);
+    if (!call_settle_plainly(call, loop) && !concur_loop_protect(loop, l_complete, call)) {
+      call_settle_quietly(call, CONCUR_FAILED);
+    }
     concur_container_of(call->future, job_future, future)->call = NULL;
     call->future = NULL;
   }
@@ -482,19 +505,29 @@ static void executor_check(lua_State *L, concur_executor *executor) {
   }
 }
 
+/* Fills in what the worker needs: `count` values from stack index `first`. */
+static void call_encode(lua_State *L, concur_call *call, int first, int count,
+                        concur_function_cache *functions) {
+  if (functions != NULL && concur_inline_take(L, first + 1, count - 1, &call->arguments)) {
+    call->function = concur_function_of(L, functions, call->job.pool, first);
+  }
+  if (call->function == NULL) call->input = concur_encode(L, first, count, "argument");
+}
+
 /* Makes the call of `count` values from `first`, for the new future on top of the stack. */
 static concur_call *call_make(lua_State *L, concur_executor *executor, int first, int count,
-                              const concur_call_options *options) {
+                              const concur_call_options *options,
+                              concur_function_cache *functions) {
   concur_executors *executors = executor->owner;
   concur_loop *loop = executors->runtime->scheduler->loop;
-  concur_message *input = concur_encode(L, first, count, "argument");
   concur_call *call =
-      concur_call_new(executor->pool, loop->mailbox, executor->settings, input, options->name);
+      concur_call_new(executor->pool, loop->mailbox, executor->settings, options->name);
   if (call == NULL) luaL_error(L, "not enough memory");
   if (executors->unanchored != NULL) concur_job_release(&executors->unanchored->job);
-  executors->unanchored = call;
+  executors->unanchored = call; /* what follows may raise: then the call is freed later */
+  call_encode(L, call, first, count, functions);
   lua_pushvalue(L, -1);
-  call->slot = concur_anchor(L, executors->runtime); /* may raise: the call is freed later */
+  call->slot = concur_anchor(L, executors->runtime);
   executors->unanchored = NULL;
   call->job.run = concur_worker_run;
   call->job.mail.deliver = on_reply;
@@ -537,7 +570,7 @@ static bool call_offer(lua_State *L, concur_call *call, concur_executor *executo
 }
 
 bool concur_executor_submit(lua_State *L, concur_executor *executor, int first,
-                            const concur_call_options *options) {
+                            const concur_call_options *options, concur_function_cache *functions) {
   executor_check(L, executor);
   concur_runtime *runtime = executor->owner->runtime;
   (void)concur_scheduler_loop(L, runtime->scheduler);
@@ -550,7 +583,7 @@ bool concur_executor_submit(lua_State *L, concur_executor *executor, int first,
   job_future *future =
       concur_class_new(L, runtime, CONCUR_CLASS_JOB_FUTURE, sizeof *future, FUTURE_VALUES);
   concur_future_init(&future->future, &job_future_ops);
-  concur_call *call = call_make(L, executor, first, count, options);
+  concur_call *call = call_make(L, executor, first, count, options, functions);
   if (executor->bounded) {
     if (!call_offer(L, call, executor)) {
       lua_pop(L, 1);

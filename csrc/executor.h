@@ -16,6 +16,7 @@
 
 #include "call.h"
 #include "fiber.h"
+#include "shortcut.h"
 
 #pragma GCC visibility push(hidden)
 
@@ -79,9 +80,9 @@ void concur_executor_abandon(concur_executor *executor);
 
 /* Submits the function at stack index `first` with the values above it as arguments, all of which
    are replaced by the future.  False, and nothing changed, when a bounded queue is full.  Raises
-   TransferError, BrokenExecutor, Closed, InvalidState. */
+   TransferError, BrokenExecutor, Closed, InvalidState.  `functions` may be NULL. */
 bool concur_executor_submit(lua_State *L, concur_executor *executor, int first,
-                            const concur_call_options *options);
+                            const concur_call_options *options, concur_function_cache *functions);
 
 /* What is gathered goes to the pool now. */
 void concur_executor_publish(concur_executor *executor);

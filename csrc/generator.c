@@ -19,8 +19,10 @@ typedef enum generator_state { SUSPENDED, RUNNING, OVER } generator_state;
 typedef struct generator {
   lua_State *co;       /* user value 1 keeps it */
   concur_fiber *fiber; /* whose leaf `co` is while RUNNING in a task; else NULL */
+  uint64_t task_id;    /* of that task: its body may get another */
   uint64_t scope_id;   /* the scope that the consumer was in when it called */
   generator_state state;
+  bool started;
   bool failed;  /* the body raised: its error is the only result */
   bool closing; /* close() unwinds the body */
 } generator;
@@ -40,15 +42,14 @@ static int body_done(lua_State *co, int status, lua_KContext context) {
     self->failed = false;
     return 0;
   }
-  return lua_gettop(co) - 1;
+  return lua_gettop(co) - 2;
 }
 
-/* Stack: message handler, function, arguments; the generator is light userdata on top. */
+/* Stack: the generator (which lives as long as its body may go on), message handler, function,
+   arguments. */
 static int body_main(lua_State *co) {
-  generator *self = lua_touserdata(co, -1);
-  lua_pop(co, 1);
-  lua_KContext context = (lua_KContext)self;
-  int status = lua_pcallk(co, lua_gettop(co) - 2, LUA_MULTRET, 1, context, body_done);
+  lua_KContext context = (lua_KContext)lua_touserdata(co, 1);
+  int status = lua_pcallk(co, lua_gettop(co) - 3, LUA_MULTRET, 2, context, body_done);
   return body_done(co, status, context);
 }
 
@@ -131,7 +132,8 @@ static int generator_continue(lua_State *L, int status, lua_KContext context) {
   generator *self = (generator *)context;
   concur_fiber *fiber = self->fiber;
   lua_settop(L, 1);
-  if (fiber->scheduler->current != fiber || fiber->state != CONCUR_FIBER_RUNNING) {
+  if (fiber->scheduler->current != fiber || fiber->state != CONCUR_FIBER_RUNNING ||
+      concur_task_of_fiber(fiber)->id != self->task_id) {
     return lua_yieldk(L, 0, context, generator_continue); /* resumed by a stranger */
   }
   return generator_resume(L, self, 0);
@@ -143,6 +145,7 @@ static int generator_enter(lua_State *L, generator *self, int arguments) {
   concur_fiber *fiber = scheduler->current;
   if (fiber != NULL && fiber->leaf == L && lua_isyieldable(L)) {
     self->fiber = fiber;
+    self->task_id = concur_task_of_fiber(fiber)->id;
     fiber->leaf = self->co;
   }
   self->scope_id = concur_fiber_current(scheduler)->scope->id;
@@ -156,6 +159,11 @@ static void check_suspended(lua_State *L, const generator *self) {
   }
 }
 
+/* True unless a stranger closed its coroutine or resumed it to its end. */
+static bool is_intact(const generator *self) {
+  return !self->started || lua_status(self->co) == LUA_YIELD;
+}
+
 static int l_call(lua_State *L) {
   concur_runtime *runtime = concur_runtime_of(L);
   generator *self = check_generator(L);
@@ -163,14 +171,16 @@ static int l_call(lua_State *L) {
   if (self->state == OVER) {
     return concur_error_raise(L, runtime, "InvalidState", "the generator is over");
   }
+  if (!is_intact(self)) {
+    self->state = OVER;
+    return concur_error_raise(L, runtime, "InvalidState",
+                              "the generator's coroutine was closed or resumed from outside");
+  }
   int arguments = lua_gettop(L) - 1;
-  bool first = lua_status(self->co) == LUA_OK;
   if (!lua_checkstack(self->co, arguments + 4)) return luaL_error(L, "not enough memory");
   lua_xmove(L, self->co, arguments);
-  if (first) {
-    lua_pushlightuserdata(self->co, self);
-    arguments += 3; /* handler and function below, the generator on top */
-  }
+  if (!self->started) arguments += 3; /* generator, handler and function below */
+  self->started = true;
   return generator_enter(L, self, arguments);
 }
 
@@ -200,9 +210,10 @@ static int l_wrap(lua_State *L) {
   self->co = lua_newthread(L);
   lua_setiuservalue(L, 2, 1);
   lua_pushcfunction(self->co, body_main);
-  lua_pushcfunction(self->co, concur_traceback_handler);
+  lua_pushvalue(L, 2);
+  lua_pushcfunction(L, concur_traceback_handler);
   lua_pushvalue(L, 1);
-  lua_xmove(L, self->co, 1);
+  lua_xmove(L, self->co, 3);
   return 1;
 }
 
@@ -210,7 +221,7 @@ static int l_close(lua_State *L) {
   generator *self = check_generator(L);
   check_suspended(L, self);
   if (self->state == OVER) return 0;
-  if (lua_status(self->co) != LUA_YIELD) { /* never started */
+  if (!self->started || !is_intact(self)) {
     self->state = OVER;
     return 0;
   }

@@ -44,6 +44,7 @@ struct concur_pool {
   uint32_t next_number;
   bool closing;
   uint64_t submitted, completed, cancelled;
+  atomic_uint_fast64_t last_number;
   atomic_int references;
 };
 
@@ -406,6 +407,7 @@ concur_pool *concur_pool_new(const concur_pool_settings *settings) {
   concur_list_init(&pool->room_watches);
   concur_list_init(&pool->end_watches);
   atomic_init(&pool->queued, 0);
+  atomic_init(&pool->last_number, 0);
   atomic_init(&pool->references, 1);
   return pool;
 fail_ended:
@@ -582,6 +584,10 @@ void concur_pool_detach(concur_pool *pool) {
     concur_platform_detach(thread->id);
   }
   uv_mutex_unlock(&pool->mutex);
+}
+
+uint64_t concur_pool_next_number(concur_pool *pool) {
+  return atomic_fetch_add(&pool->last_number, 1) + 1;
 }
 
 uint32_t concur_pool_workers(const concur_pool *pool) {

@@ -154,6 +154,9 @@ void concur_pool_detach(concur_pool *pool);
 /* [any thread] Joins threads that have ended already. */
 void concur_pool_reap(concur_pool *pool);
 
+/* [any thread] A number that was not given before, from 1. */
+uint64_t concur_pool_next_number(concur_pool *pool);
+
 /* How many jobs run at the same time at most. */
 uint32_t concur_pool_workers(const concur_pool *pool);
 

@@ -126,7 +126,7 @@ static void body_failed(lua_State *co, concur_body *body) {
 static int body_end(lua_State *co, int status, lua_KContext context) {
   concur_body *body = (concur_body *)context;
   if (body->status == CONCUR_NOT_ENDED) body->status = status;
-  if (body->fiber.scheduler->current != &body->fiber) {
+  if (body->fiber.scheduler->current != &body->fiber || body->fiber.co != co) {
     /* A stranger resumed the coroutine; the end waits for the scheduler. */
     return lua_yieldk(co, 0, context, body_end);
   }

@@ -38,8 +38,9 @@ void concur_body_break(lua_State *L, concur_body *body, const char *message) {
   concur_fiber *fiber = &body->fiber;
   concur_scheduler *scheduler = fiber->scheduler;
   broken_end end = {body, message};
-  /* It was still waiting when it broke: what it waited for may point to the fiber for ever. */
-  bool waiting = fiber->state == CONCUR_FIBER_PARKED || fiber->outcome != CONCUR_OUTCOME_VALUE;
+  /* What it waited for, or a coroutine that is still held somewhere, may point to the body of a task
+     that had started: it is not used again. */
+  bool started = body->started;
   bool has_coroutine = fiber->co != NULL;
   concur_loop_stop_timer(scheduler->loop, &fiber->timer);
   concur_scope_abandon_all(L, fiber);
@@ -52,7 +53,7 @@ void concur_body_break(lua_State *L, concur_body *body, const char *message) {
   }
   concur_body_retire(L, body);
   if (has_coroutine) concur_anchor_release(L, scheduler->runtime, body->co_slot);
-  if (!waiting) concur_body_give_back(scheduler, body);
+  if (!started) concur_body_give_back(scheduler, body);
 }
 
 /* ---- kill ---- */

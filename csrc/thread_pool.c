@@ -28,6 +28,7 @@ enum {
 typedef struct pool_view {
   concur_executor *executor; /* one reference; NULL until it is set up */
   concur_call_options options; /* `name` is kept alive by user value 1 */
+  concur_function_cache functions;
 } pool_view;
 
 /* ---- arguments ---- */
@@ -311,7 +312,7 @@ static int submit_and(lua_State *L, concur_fiber *fiber, bool again, concur_resu
   pool_view *view = lua_touserdata(L, 1);
   concur_executor *executor = view->executor;
   if ((!again && concur_pool_room_is_wanted(executor)) ||
-      !concur_executor_submit(L, executor, 2, &view->options)) {
+      !concur_executor_submit(L, executor, 2, &view->options, &view->functions)) {
     return concur_pool_wait_room(L, fiber, executor, again, retry);
   }
   return then(L, fiber);
@@ -346,7 +347,7 @@ static int l_submit(lua_State *L) {
   pool_view *view = check_view(L, 1);
   check_function(L, 2);
   if (view->executor->bounded) return concur_fiber_begin(L, submit_body);
-  (void)concur_executor_submit(L, view->executor, 2, &view->options);
+  (void)concur_executor_submit(L, view->executor, 2, &view->options, &view->functions);
   return 1;
 }
 
@@ -361,7 +362,7 @@ function ThreadPoolExecutor:try_submit(fn, ...) end
 static int l_try_submit(lua_State *L) {
   pool_view *view = check_view(L, 1);
   check_function(L, 2);
-  if (concur_executor_submit(L, view->executor, 2, &view->options)) return 1;
+  if (concur_executor_submit(L, view->executor, 2, &view->options, &view->functions)) return 1;
   luaL_pushfail(L);
   concur_error_new(L, concur_runtime_of(L), "WouldBlock", "the queue of %s is full",
                    view->executor->settings->name);
@@ -633,6 +634,7 @@ static int l_pool_find_method(lua_State *L) {
 static int l_pool_gc(lua_State *L) {
   pool_view *view = lua_touserdata(L, 1);
   concur_executor *executor = view->executor;
+  concur_function_cache_free(L, &view->functions);
   view->executor = NULL;
   if (executor != NULL) concur_executor_release(executor);
   return 0;

@@ -291,24 +291,46 @@ static void resolve_name(lua_State *L, int index) {
   lua_settop(L, index);
 }
 
-/* Argument: the worker.  Decodes, calls, encodes the results. */
-static int l_call(lua_State *L) {
-  concur_worker *worker = lua_touserdata(L, 1);
-  concur_call *call = worker->call;
-  concur_scheduler *scheduler = worker->runtime->scheduler;
+/* Pushes the call's function and arguments on the empty stack above index 1; returns how many. */
+static int push_input(lua_State *L, concur_worker *worker, const concur_call *call) {
+  if (call->function != NULL) {
+    luaL_checkstack(L, CONCUR_INLINE_VALUES + 4, NULL);
+    concur_function_push(L, &worker->known, call->function);
+    return 1 + concur_inline_push(L, &call->arguments);
+  }
   int count = concur_decode(L, call->input);
   if (lua_type(L, 2) == LUA_TSTRING) {
     lua_pushvalue(L, 2);
     resolve_name(L, lua_gettop(L));
     lua_replace(L, 2);
   }
-  worker->scope = concur_scope_enter(L, &scheduler->top);
+  return count;
+}
+
+static void leave_scope(lua_State *L, concur_worker *worker) {
+  concur_scope *scope = worker->scope;
+  worker->scope = NULL;
+  if (scope != NULL) {
+    (void)concur_scope_leave(L, &worker->runtime->scheduler->top, scope);
+  }
+}
+
+/* Argument: the worker.  Decodes, calls, encodes the results. */
+static int l_call(lua_State *L) {
+  concur_worker *worker = lua_touserdata(L, 1);
+  concur_call *call = worker->call;
+  int count = push_input(L, worker, call);
+  worker->scope = concur_scope_enter(L, &worker->runtime->scheduler->top);
   worker_listen(worker);
   concur_interrupt_begin(worker);
   lua_call(L, count - 1, LUA_MULTRET);
   concur_interrupt_end(worker);
-  call->output = concur_encode(L, 2, lua_gettop(L) - 1, "result");
+  int results = lua_gettop(L) - 1;
+  if (!concur_inline_take(L, 2, results, &call->results)) {
+    call->output = concur_encode(L, 2, results, "result");
+  }
   call->outcome = CONCUR_CALL_RESULTS;
+  if (worker->runtime->scheduler->task_count == 0) leave_scope(L, worker);
   return 0;
 }
 
@@ -324,11 +346,7 @@ static int l_leave(lua_State *L) {
   concur_worker *worker = lua_touserdata(L, 1);
   concur_scheduler *scheduler = worker->runtime->scheduler;
   if (scheduler->task_count > 0) concur_run_end_tasks(L, worker->runtime);
-  if (worker->scope != NULL) {
-    concur_scope *scope = worker->scope;
-    worker->scope = NULL;
-    (void)concur_scope_leave(L, &scheduler->top, scope);
-  }
+  leave_scope(L, worker);
   concur_fiber_clear_trace(L, &scheduler->top);
   if (worker->has_end_hook) {
     lua_rawgetp(L, LUA_REGISTRYINDEX, &end_hook_key);
@@ -373,10 +391,13 @@ static void worker_call_once(concur_worker *worker, concur_call *call) {
   worker->hit_limit = false;
   concur_message_free(call->output); /* of the try before */
   call->output = NULL;
+  call->results.count = -1;
   bool failed = worker_pcall(worker, l_call) != LUA_OK;
   if (failed) concur_interrupt_end(worker);
   if (failed) call_failed(worker, call);
-  if (worker_pcall(worker, l_leave) != LUA_OK) worker->worn = true;
+  if (failed || worker->scope != NULL || worker->has_end_hook) {
+    if (worker_pcall(worker, l_leave) != LUA_OK) worker->worn = true;
+  }
   lua_settop(L, 0);
 }
 

@@ -16,6 +16,7 @@
 
 #include "call.h"
 #include "scope.h"
+#include "shortcut.h"
 #include "support.h"
 
 #pragma GCC visibility push(hidden)
@@ -29,6 +30,7 @@ typedef struct concur_worker {
   concur_scope *scope;      /* of the running call; NULL outside */
   lua_State *nested;        /* innermost coroutine that coroutine.resume is running, or NULL */
   unsigned interrupts_seen; /* of the running call's interrupts, those that raised an error */
+  concur_known_functions known; /* to this state */
   uint32_t calls;           /* run so far */
   bool has_end_hook;        /* a function is called at the end of each call */
   bool worn;                /* must not run another call */
