@@ -11,6 +11,9 @@
 #include "group.h"
 #include "task_pool.h"
 
+/* More arguments than this travel in a table. */
+enum { MOST_USER_VALUES = 64 };
+
 static void task_run(concur_loop *loop, concur_ready *ready);
 
 /* ---- spawn ---- */
@@ -41,10 +44,23 @@ static void body_init(concur_body *body, concur_scheduler *scheduler, concur_tas
   body->killed = false;
 }
 
+/* Replaces the top `count` values by a table of them. */
+static void pack(lua_State *L, int count) {
+  luaL_checkstack(L, 2, NULL);
+  lua_createtable(L, count, 0);
+  lua_insert(L, -(count + 1));
+  for (int i = count; i > 0; i--) lua_rawseti(L, -(i + 1), i);
+}
+
 concur_task *concur_task_spawn(lua_State *L, concur_runtime *runtime, int count,
                                concur_scope *parent, concur_group *group) {
   concur_scheduler *scheduler = runtime->scheduler;
   concur_loop *loop = concur_scheduler_loop(L, scheduler);
+  int arguments = count;
+  if (count > MOST_USER_VALUES) {
+    pack(L, count);
+    count = 1;
+  }
   concur_task *task = concur_class_new(L, runtime, CONCUR_CLASS_TASK, sizeof *task,
                                        CONCUR_TASK_ARGUMENTS - 1 + count);
   concur_future_init(&task->future, &concur_task_ops);
@@ -61,7 +77,7 @@ concur_task *concur_task_spawn(lua_State *L, concur_runtime *runtime, int count,
   concur_scope_init_own(scheduler, &body->own, &body->fiber, parent);
   body->fiber.scope = &body->own;
   body->group = group;
-  body->arguments = count;
+  body->arguments = arguments;
   task->body = body;
   task->id = ++scheduler->next_task_id;
   if (scheduler->teardown) concur_scope_cancel(scheduler, &body->own);
@@ -162,6 +178,20 @@ static int task_main(lua_State *co) {
 
 /* ---- the step ---- */
 
+/* Pushes the arguments of the task at `task`, which lets go of them. */
+static void push_arguments(lua_State *L, int task, int count) {
+  int kept = count > MOST_USER_VALUES ? 1 : count;
+  for (int i = 0; i < kept; i++) {
+    lua_getiuservalue(L, task, CONCUR_TASK_ARGUMENTS + i);
+    lua_pushnil(L);
+    lua_setiuservalue(L, task, CONCUR_TASK_ARGUMENTS + i);
+  }
+  if (kept == count) return;
+  int packed = lua_gettop(L);
+  for (int i = 1; i <= count; i++) lua_rawgeti(L, packed, i);
+  lua_remove(L, packed);
+}
+
 /* Gives the body a coroutine with everything on its stack; false when out of memory. */
 static bool body_start(lua_State *L, concur_body *body) {
   concur_scheduler *scheduler = body->fiber.scheduler;
@@ -172,18 +202,14 @@ static bool body_start(lua_State *L, concur_body *body) {
   body->fiber.co = co;
   body->fiber.leaf = co;
   body->co_slot = coroutine.slot;
-  if (!lua_checkstack(L, count + 4) || !lua_checkstack(co, count + 8)) return false;
+  if (!lua_checkstack(L, count + 5) || !lua_checkstack(co, count + 8)) return false;
   lua_pushcfunction(co, task_main);
   concur_body_push_task(L, scheduler->runtime, body);
   int task = lua_gettop(L);
   lua_pushvalue(L, task);
   lua_pushcfunction(L, concur_traceback_handler);
   lua_getiuservalue(L, task, CONCUR_TASK_OUTCOME); /* stays until the outcome replaces it */
-  for (int i = 0; i < count; i++) {
-    lua_getiuservalue(L, task, CONCUR_TASK_ARGUMENTS + i);
-    lua_pushnil(L);
-    lua_setiuservalue(L, task, CONCUR_TASK_ARGUMENTS + i);
-  }
+  push_arguments(L, task, count);
   lua_xmove(L, co, count + 3);
   lua_pop(L, 1);
   body->started = true;

@@ -7,7 +7,7 @@
  * coroutine comes from a pool too, at the first step: a task that waits to start costs no stack.
  *
  * User values of a task: 1 the outcome (before its start: the function), 2 the context variables,
- * 3... its arguments, until it starts.  Stack of its coroutine: 1 the task, 2 the message handler,
+ * 3... its arguments (many: one table of them), until it starts.  Stack of its coroutine: 1 the task, 2 the message handler,
  * 3 the function, then its arguments; the function runs under lua_pcallk so that clean-up may wait.
  * The task is anchored from spawn until it ended.                            [loop thread]
  */
