@@ -119,6 +119,19 @@ describe("an event", function()
     assert.same({}, order)
   end)
 
+  it("set by a child that cancels the group in the same turn: the waiter goes on", function()
+    local event, went_on = concur.Event(), false
+    concur.task_group(function(group)
+      group:spawn(function()
+        event:set()
+        group:cancel()
+      end)
+      event:wait()
+      went_on = true
+    end)
+    assert.is_true(went_on)
+  end)
+
   it("in a timeout gives up", function()
     local event = concur.Event()
     expect.error("TimeoutError", concur.timeout, 1, event.wait, event)

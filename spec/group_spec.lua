@@ -628,6 +628,48 @@ describe("cancelling a task group", function()
     end))
   end)
 
+  it("reaches the children while the body is inside a shield", function()
+    local child, shielded
+    concur.task_group(function(group)
+      child = group:spawn(concur.sleep_forever)
+      concur.shield(function()
+        testing.run_until_idle()
+        group:cancel()
+        testing.run_until_idle()
+        shielded = child:state()
+      end)
+    end)
+    assert.equal("cancelled", shielded)
+  end)
+
+  it("and the task around it in the same turn leaves nothing running", function()
+    local child
+    local task = concur.spawn(concur.task_group, function(group)
+      child = group:spawn(concur.sleep_forever)
+      concur.current_task():cancel()
+      group:cancel()
+      concur.sleep_forever()
+    end)
+    expect.error("FutureCancelled", task.result, task)
+    assert.equal("cancelled", child:state())
+  end)
+
+  it("from a clean-up of one of its children does no harm", function()
+    local trace = {}
+    concur.task_group(function(group)
+      group:spawn(function()
+        local _ <close> = expect.guard(function()
+          group:cancel()
+          trace[#trace + 1] = "closed"
+        end)
+        concur.sleep(1)
+      end)
+      concur.sleep(5)
+      trace[#trace + 1] = "wrong"
+    end)
+    assert.same({ "closed" }, trace)
+  end)
+
   it("a child that swallows the cancellation and goes on is waited for", function()
     local start = concur.now()
     local child
@@ -758,6 +800,35 @@ describe("group:start", function()
       trace[#trace + 1] = "wrong"
     end)
     assert.is_not_equal("wrong", trace[#trace])
+  end)
+
+  it("of a child that cancels the group before it has started raises there", function()
+    local trace = {}
+    concur.task_group(function(group)
+      group:start(function(started)
+        group:cancel()
+        concur.checkpoint()
+        started()
+      end)
+      trace[#trace + 1] = "wrong"
+    end)
+    assert.same({}, trace)
+  end)
+
+  it("of a child that is cancelled before it has started is an error there", function()
+    concur.task_group(function(group)
+      local child
+      concur.spawn(function()
+        concur.sleep(1)
+        child:cancel()
+      end)
+      local e = expect.error("FutureCancelled", group.start, group, function()
+        child = concur.current_task()
+        concur.sleep(5)
+      end)
+      assert.equal("FutureCancelled", e.kind)
+      concur.checkpoint() -- the group itself goes on
+    end)
   end)
 
   it("may be called from a task outside the group", function()

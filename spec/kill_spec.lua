@@ -90,6 +90,61 @@ describe("task:kill", function()
     assert.equal(1, queue:size())
   end)
 
+  it("of a task that waits in gather: its inputs are cancelled", function()
+    local inputs = { concur.spawn(concur.sleep_forever), concur.spawn(concur.sleep_forever) }
+    local task = concur.spawn(concur.gather, inputs)
+    testing.run_until_idle()
+    task:kill()
+    concur.wait { task, inputs[1], inputs[2] }
+    assert.equal("cancelled", inputs[1]:state())
+    assert.equal("cancelled", inputs[2]:state())
+  end)
+
+  it("of a task that waits in select, for a future, a barrier or an idle loop", function()
+    local queue, future, barrier = concur.Queue(), concur.Future(), concur.Barrier(2)
+    local tasks = {
+      concur.spawn(concur.select, { queue:getting(), future, concur.after(1000) }),
+      concur.spawn(future.result, future),
+      concur.spawn(barrier.wait, barrier),
+      concur.spawn(concur.suspend, function() end),
+      concur.spawn(concur.sleep, 1000),
+    }
+    testing.run_until_idle()
+    for _, task in ipairs(tasks) do
+      assert.is_true(task:kill())
+    end
+    concur.wait(tasks)
+    queue:put(1)
+    assert.equal(1, queue:size())
+    assert.equal(0, barrier:waiters())
+    future:set_result(1)
+    assert.equal(0, testing.counters().timers)
+  end)
+
+  it("of a task inside nested scopes, groups and generators", function()
+    local guards, child = { expect.guard(), expect.guard(), expect.guard() }, nil
+    local task = concur.spawn(function()
+      local _ <close> = guards[1]
+      concur.timeout(1000, concur.task_group, function(group)
+        local _ <close> = guards[2]
+        child = group:spawn(concur.shield, concur.sleep, 3)
+        for _ in concur.wrap(function()
+          local _ <close> = guards[3]
+          coroutine.yield(1)
+          concur.sleep_forever()
+        end) do -- luacheck: ignore
+        end
+      end)
+    end)
+    testing.run_until_idle()
+    assert.is_true(task:kill())
+    concur.wait { task, child }
+    for i = 1, 3 do
+      assert.equal(1, guards[i].closed)
+    end
+    assert.equal("cancelled", task:state())
+  end)
+
   it("inside a group ends only this child", function()
     local other
     concur.task_group(function(group)

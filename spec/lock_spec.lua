@@ -241,6 +241,38 @@ describe("a lock under cancellation", function()
     assert.is_false(lock:locked())
   end)
 
+  it("all waiters and the holder cancelled at once: the lock is free", function()
+    local lock, order, tasks = concur.Lock(), {}, {}
+    for i = 1, 5 do
+      tasks[i] = user(lock, i, order, 10)
+    end
+    testing.run_until_idle()
+    for _, task in ipairs(tasks) do
+      task:cancel()
+    end
+    concur.wait(tasks)
+    assert.same({ 1 }, order)
+    assert.is_false(lock:locked())
+  end)
+
+  it("the holder's clean-up that waits keeps the lock until it is over", function()
+    local lock, order = concur.Lock(), {}
+    local holder = concur.spawn(function()
+      local _ <close> = lock:acquire()
+      local _ <close> = expect.guard(function()
+        concur.shield(concur.sleep, 2)
+        order[#order + 1] = "cleaned"
+      end)
+      concur.sleep(10)
+    end)
+    concur.checkpoint()
+    local waiter = user(lock, "next", order)
+    testing.run_until_idle()
+    holder:cancel()
+    concur.wait { holder, waiter }
+    assert.same({ "cleaned", "next" }, order)
+  end)
+
   it("times out without taking the lock", function()
     local lock = concur.Lock()
     lock:acquire()

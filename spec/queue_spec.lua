@@ -310,6 +310,40 @@ describe("a queue under cancellation", function()
     assert.same({ "b" }, drain(queue))
   end)
 
+  it("room and the cancellation of the first putter in the same turn: the next one puts", function()
+    local queue = concur.Queue(1)
+    queue:put "a"
+    local b, c = putter(queue, "b"), putter(queue, "c")
+    testing.run_until_idle()
+    b:cancel()
+    assert.equal("a", queue:get())
+    c:result()
+    assert.equal("cancelled", b:state())
+    assert.same({ "c" }, drain(queue))
+  end)
+
+  it("in a group that is cancelled while everybody waits, nothing is left behind", function()
+    local queue = concur.Queue(1)
+    queue:put "kept"
+    concur.task_group(function(group)
+      for i = 1, 3 do
+        group:spawn(queue.put, queue, i)
+      end
+      testing.run_until_idle()
+      group:cancel()
+    end)
+    assert.same({ "kept" }, drain(queue))
+    concur.task_group(function(group)
+      for _ = 1, 3 do
+        group:spawn(queue.get, queue)
+      end
+      testing.run_until_idle()
+      group:cancel()
+    end)
+    queue:put "later"
+    assert.equal(1, queue:size())
+  end)
+
   it("a timeout on get loses nothing", function()
     local queue, got = concur.Queue(), {}
     local consumer = concur.spawn(function()
@@ -533,6 +567,33 @@ describe("a closed queue", function()
     queue:get()
     queue:task_done()
     queue:join()
+  end)
+
+  it("closed first, immediately later: what it holds is dropped, join is over", function()
+    local queue = concur.Queue()
+    queue:put(1)
+    queue:put(2)
+    queue:close()
+    queue:close { immediate = true }
+    assert.equal(0, queue:size())
+    queue:join()
+  end)
+
+  it("lets putters fail in order when there are several", function()
+    local queue, order = concur.Queue(1), {}
+    queue:put(0)
+    local tasks = {}
+    for i = 1, 3 do
+      tasks[i] = concur.spawn(function()
+        local e = expect.error("Closed", queue.put, queue, i)
+        order[#order + 1] = { i, e.kind }
+      end)
+    end
+    testing.run_until_idle()
+    queue:close()
+    concur.wait(tasks)
+    assert.same({ { 1, "Closed" }, { 2, "Closed" }, { 3, "Closed" } }, order)
+    assert.same({ 0 }, drain(queue))
   end)
 
   it("is closed by <close>", function()

@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
 -- Random programs keep the invariants I1 to I10 (spec/support/random_program.lua says which and
--- how). CONCUR_PROGRAMS is how many (300; `make random` runs 10,000), CONCUR_SEED the first seed.
+-- how). CONCUR_PROGRAMS is how many (300; the long target runs 10,000), CONCUR_SEED the first seed.
 
 local random_program = require "spec.support.random_program"
 local support = require "spec.support"

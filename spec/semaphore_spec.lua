@@ -173,6 +173,28 @@ describe("a semaphore under cancellation", function()
     assert.equal(1, semaphore:value())
   end)
 
+  it("a release and the cancellation of the head in the same turn wake exactly one", function()
+    for _, cancel_first in ipairs { true, false } do
+      local semaphore, order, tasks = concur.Semaphore(1), {}, {}
+      local permit = semaphore:acquire()
+      for i = 1, 3 do
+        tasks[i] = user(semaphore, i, order, 1)
+      end
+      testing.run_until_idle()
+      if cancel_first then
+        tasks[1]:cancel()
+        permit:release()
+      else
+        permit:release()
+        tasks[1]:cancel()
+      end
+      testing.run_until_idle()
+      assert.equal(cancel_first and 2 or 1, order[1])
+      concur.wait(tasks)
+      assert.equal(1, semaphore:value())
+    end
+  end)
+
   it("a waiter in the middle leaves without a trace", function()
     local semaphore, order = concur.Semaphore(1), {}
     local permit = semaphore:acquire()

@@ -3,8 +3,10 @@
 
 local concur = require "concur"
 local expect = require "spec.support.expect"
+local support = require "spec.support"
 local testing = require "concur.testing"
 
+local it_real = testing.wrap_it(it, { clock = false })
 local it = testing.wrap_it(it)
 
 -- Runs `fn` and returns how long it took and what pcall returned.
@@ -194,6 +196,22 @@ describe("timeout", function()
     case.clock:advance(2)
     assert.equal("in time", task:result())
   end)
+
+  it("that expires and is cancelled from outside in the same turn: the outer request wins",
+    function(case)
+      for _, cancel_first in ipairs { true, false } do
+        local task = concur.spawn(concur.timeout, 1, concur.sleep, 10)
+        testing.run_until_idle()
+        if cancel_first then
+          task:cancel()
+          case.clock:advance(2)
+        else
+          case.clock:advance(2)
+          task:cancel()
+        end
+        expect.error("FutureCancelled", task.result, task)
+      end
+    end)
 
   it("works inside a group: the whole group is cancelled and joined", function()
     local ended = 0
@@ -389,6 +407,18 @@ describe("move_on_after", function()
     assert.near(2, concur.now() - start, 1e-6)
     assert.is_false(concur.move_on_at(start, concur.checkpoint))
     assert.same({ true, "x" }, { concur.move_on_at(concur.now() + 2, concur.sleep, 1, "x") })
+  end)
+end)
+
+describe("on the real clock", function()
+  it_real("timeouts and deadlines take as long as they say", function()
+    local took, ok, e = timed(concur.timeout, 0.05, concur.sleep, 10)
+    assert.is_false(ok)
+    assert.equal("TimeoutError", e.kind)
+    assert.is_true(took >= 0.05)
+    assert.is_true(took < 0.05 + support.time_scale)
+    took = timed(concur.move_on_at, concur.now() + 0.05, concur.sleep_forever)
+    assert.is_true(took >= 0.05 and took < 0.05 + support.time_scale)
   end)
 end)
 

@@ -145,7 +145,7 @@ describe("a generator", function()
     end
     assert.equal(1, guard.closed)
     local step = make()
-    for _ in step, nil, nil, step do
+    for _ in step, nil, nil, step do -- luacheck: ignore (left at once, on purpose)
       break
     end
     assert.equal(2, guard.closed)

@@ -612,10 +612,19 @@ local function scoped(context, node, open)
   end)
 end
 
+-- A scope that ended by its own Cancelled: none around it may be cancelled, or that one catches.
+local function check_caught(context, node, finished)
+  context:log(node, tostring(finished))
+  local by, maybe = context:cancelled_by()
+  if not finished and by and not maybe and not context.world.toggled then
+    violation("I4: an inner scope caught what the outermost cancelled one should")
+  end
+end
+
 function OPS.scope(context, node)
   scoped(context, node, function(body)
     local options = node.n % 2 == 0 and { deadline = concur.now() + node.seconds } or nil
-    context:log(node, tostring((concur.cancel_scope(body, options))))
+    check_caught(context, node, (concur.cancel_scope(body, options)))
   end)
 end
 
@@ -635,7 +644,7 @@ end
 
 function OPS.move_on(context, node)
   scoped(context, node, function(body)
-    context:log(node, tostring((concur.move_on_after(node.seconds, body))))
+    check_caught(context, node, (concur.move_on_after(node.seconds, body)))
   end)
 end
 
