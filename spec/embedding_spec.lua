@@ -162,4 +162,27 @@ describe("fd", function()
     loop():step(0)
     assert.equal(fd, loop():fd())
   end)
+
+  it("watches what wakes the loop, from the first step on", function()
+    local fd = loop():fd()
+    loop():step(0)
+    local info = io.open("/proc/self/fdinfo/" .. fd)
+    if info then -- Linux says what an epoll descriptor watches
+      local text = info:read "a"
+      info:close()
+      assert.matches("tfd:", text)
+    end
+  end)
+
+  it("lets a host learn that a job is done without waiting in step", function()
+    local task = concur.spawn(concur.to_thread, string.rep, "x", 3)
+    for _ = 1, 10000 do
+      loop():step(0)
+      if task:done() then
+        break
+      end
+      os.execute "sleep 0.001"
+    end
+    assert.equal("xxx", task:result())
+  end)
 end)

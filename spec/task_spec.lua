@@ -123,6 +123,22 @@ describe("spawn", function()
     end)
   end)
 
+  it("takes any number of arguments", function()
+    virtual.run(function()
+      local values = {}
+      for i = 1, 200000 do
+        values[i] = i
+      end
+      for _, n in ipairs { 1, 300, 65532, 65533, 65534, 65535, 65536, 70000, 200000 } do
+        local count, last = concur.spawn(function(...)
+          concur.sleep(0)
+          return select("#", ...), (select(-1, ...))
+        end, table.unpack(values, 1, n)):result()
+        assert.same({ n, n }, { count, last })
+      end
+    end)
+  end)
+
   it("carries ten thousand tasks at once", function()
     local count = 0
     virtual.run(function()
