@@ -249,8 +249,8 @@ static int l_callback_tostring(lua_State *L) {
 
 /* Only a callback that hung in a future which was collected still has its slot here. */
 static int l_callback_gc(lua_State *L) {
-  callback *entry = lua_touserdata(L, 1);
-  if (entry->hanging && !entry->runtime->closed) {
+  callback *entry = concur_class_test(L, 1, CONCUR_CLASS_CALLBACK);
+  if (entry != NULL && entry->hanging && !entry->runtime->closed) {
     entry->hanging = false;
     concur_node_unlink(&entry->waiter.node);
     concur_anchor_release(L, entry->runtime, entry->slot);

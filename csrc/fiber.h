@@ -84,6 +84,7 @@ struct concur_fiber {
   bool given;               /* a value was given to it since park */
   bool is_task;
   concur_node held;         /* locks that it holds (sync.c) */
+  struct generator *generators; /* that run in it, innermost first (generator.c); borrowed */
   bool has_context;         /* has context variables of its own */
   bool has_trace;           /* the traces table holds an error and its first traceback */
   bool rethrown;            /* and that error is on its way up right now */
@@ -110,6 +111,9 @@ struct concur_scheduler {
   uint64_t switches;       /* times that a task was resumed */
   /* Set by task.c, which this layer does not know. */
   void (*kill_all)(lua_State *L, concur_scheduler *scheduler);
+  /* The fiber ends out of order: its generators are over; their coroutines are closed if `close`. */
+  void (*end_generators)(lua_State *L, concur_fiber *fiber, bool close);
+  int kills;               /* inside each other, now */
   void (*abandon_locks)(lua_State *L, concur_fiber *fiber); /* sync.c */
   void (*describe_tasks)(luaL_Buffer *text, concur_scheduler *scheduler);
   uint32_t scope_count;    /* scopes in use, for leak checks */

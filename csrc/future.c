@@ -196,8 +196,8 @@ static void sentinel_report(lua_State *L, concur_runtime *runtime, int index, se
 }
 
 static int l_sentinel_gc(lua_State *L) {
-  sentinel *mark = lua_touserdata(L, 1);
-  if (!concur_node_linked(&mark->link)) return 0;
+  sentinel *mark = concur_class_test(L, 1, CONCUR_CLASS_SENTINEL);
+  if (mark == NULL || !concur_node_linked(&mark->link)) return 0;
   concur_runtime *runtime = concur_runtime_of(L);
   sentinel_report(L, runtime, 1, mark);
   /* At lua_close the loop may be gone already, and will not come back. */

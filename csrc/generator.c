@@ -17,6 +17,7 @@
 typedef enum generator_state { SUSPENDED, RUNNING, OVER } generator_state;
 
 typedef struct generator {
+  struct generator *outer; /* the one that called this, in the same fiber, while RUNNING */
   lua_State *co;       /* user value 1 keeps it */
   concur_fiber *fiber; /* whose leaf `co` is while RUNNING in a task; else NULL */
   uint64_t task_id;    /* of that task: its body may get another */
@@ -107,7 +108,10 @@ static int generator_resume(lua_State *L, generator *self, int arguments) {
     if (status != LUA_YIELD || self->closing || !left_scope_open(runtime, self)) break;
     status = resume_with_error(L, self, &results);
   }
-  if (fiber != NULL) fiber->leaf = L;
+  if (fiber != NULL) {
+    fiber->leaf = L;
+    fiber->generators = self->outer;
+  }
   self->fiber = NULL;
   if (status == LUA_YIELD && self->closing) {
     self->state = OVER;
@@ -132,7 +136,7 @@ static int generator_continue(lua_State *L, int status, lua_KContext context) {
   generator *self = (generator *)context;
   concur_fiber *fiber = self->fiber;
   lua_settop(L, 1);
-  if (fiber->scheduler->current != fiber || fiber->state != CONCUR_FIBER_RUNNING ||
+  if (fiber == NULL || fiber->scheduler->current != fiber || fiber->state != CONCUR_FIBER_RUNNING ||
       concur_task_of_fiber(fiber)->id != self->task_id) {
     return lua_yieldk(L, 0, context, generator_continue); /* resumed by a stranger */
   }
@@ -146,6 +150,8 @@ static int generator_enter(lua_State *L, generator *self, int arguments) {
   if (fiber != NULL && fiber->leaf == L && lua_isyieldable(L)) {
     self->fiber = fiber;
     self->task_id = concur_task_of_fiber(fiber)->id;
+    self->outer = fiber->generators;
+    fiber->generators = self;
     fiber->leaf = self->co;
   }
   self->scope_id = concur_fiber_current(scheduler)->scope->id;
@@ -238,6 +244,17 @@ static int l_tostring(lua_State *L) {
   return 1;
 }
 
+/* `end_generators` of the scheduler. */
+static void end_generators(lua_State *L, concur_fiber *fiber, bool close) {
+  generator *self;
+  while ((self = fiber->generators) != NULL) {
+    fiber->generators = self->outer;
+    self->state = OVER;
+    self->fiber = NULL;
+    if (close) concur_coroutine_close(L, fiber->scheduler->runtime, self->co);
+  }
+}
+
 void concur_generator_open(lua_State *L, concur_runtime *runtime) {
   const luaL_Reg methods[] = {{"close", l_close}, {NULL, NULL}};
   const luaL_Reg metamethods[] = {
@@ -246,4 +263,5 @@ void concur_generator_open(lua_State *L, concur_runtime *runtime) {
   concur_class_define(L, runtime, CONCUR_CLASS_GENERATOR, "concur.Generator", methods,
                       metamethods);
   concur_register(L, runtime, functions);
+  runtime->scheduler->end_generators = end_generators;
 }

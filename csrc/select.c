@@ -118,12 +118,12 @@ concur_arm *concur_arm_new(lua_State *L, concur_runtime *runtime, const concur_a
   return arm;
 }
 
+/* A linked arm is collected only when the coroutine that waits was closed by a stranger: waking the
+   fiber makes its step find out. */
 static int l_arm_gc(lua_State *L) {
-  concur_arm *arm = lua_touserdata(L, 1);
-  concur_runtime *runtime = concur_runtime_of(L);
-  if (concur_node_linked(&arm->siblings)) {
-    concur_node_unlink(&arm->siblings);
-    if (runtime->loop != NULL) arm_unlink(arm, runtime->loop);
+  concur_arm *arm = concur_class_test(L, 1, CONCUR_CLASS_ARM);
+  if (arm != NULL && concur_node_linked(&arm->siblings) && concur_runtime_of(L)->loop != NULL) {
+    arm_choose(arm, CONCUR_OUTCOME_CANCELLED);
   }
   return 0;
 }

@@ -227,7 +227,8 @@ static int l_lock_tostring(lua_State *L) {
 
 /* Nobody can reach the lock any more, but its owner may live on. */
 static int l_lock_gc(lua_State *L) {
-  concur_node_unlink(&((lock *)lua_touserdata(L, 1))->held);
+  lock *self = concur_class_test(L, 1, CONCUR_CLASS_LOCK);
+  if (self != NULL) concur_node_unlink(&self->held);
   return 0;
 }
 

@@ -36,6 +36,7 @@ static void body_init(concur_body *body, concur_scheduler *scheduler, concur_tas
   fiber->has_trace = false;
   fiber->rethrown = false;
   concur_list_init(&fiber->held);
+  fiber->generators = NULL;
   concur_timer_init(&fiber->timer);
   body->task = task;
   body->status = CONCUR_NOT_ENDED;

@@ -110,7 +110,10 @@ void concur_body_break(lua_State *L, concur_body *body, const char *message);
 /* The task's code called coroutine.yield itself: arranges that going on raises an error there. */
 void concur_body_yielded_bare(concur_loop *loop, concur_body *body);
 
-/* Text of that error. */
+/* Runs the `<close>` variables of a coroutine; an error of theirs is reported. */
+void concur_coroutine_close(lua_State *L, concur_runtime *runtime, lua_State *co);
+
+/* Text of the error of a bare yield. */
 extern const char *const concur_bare_yield_text;
 
 #pragma GCC visibility pop

@@ -43,6 +43,7 @@ void concur_body_break(lua_State *L, concur_body *body, const char *message) {
   bool started = body->started;
   bool has_coroutine = fiber->co != NULL;
   concur_loop_stop_timer(scheduler->loop, &fiber->timer);
+  scheduler->end_generators(L, fiber, false);
   concur_scope_abandon_all(L, fiber);
   lua_pushcfunction(L, l_settle_broken);
   lua_pushlightuserdata(L, &end);
@@ -57,6 +58,8 @@ void concur_body_break(lua_State *L, concur_body *body, const char *message) {
 }
 
 /* ---- kill ---- */
+
+enum { DEEPEST_KILL = 100 }; /* closing a coroutine does not count C calls in Lua 5.4.4 */
 
 /* Waits, or was taken off its wait by a cancellation that it has not seen yet. */
 static bool can_kill(const concur_body *body) {
@@ -76,8 +79,7 @@ static void detach(concur_fiber *fiber) {
   concur_loop_stop_timer(fiber->scheduler->loop, &fiber->timer);
 }
 
-/* Runs the `<close>` variables of a coroutine; an error of theirs is reported. */
-static void close_coroutine(lua_State *L, concur_runtime *runtime, lua_State *co) {
+void concur_coroutine_close(lua_State *L, concur_runtime *runtime, lua_State *co) {
   if (lua_resetthread(co) == LUA_OK) return;
   lua_xmove(co, L, 1);
   concur_report(L, runtime, -1, 0, "error in a <close> variable of a killed task");
@@ -94,16 +96,23 @@ bool concur_task_kill(lua_State *L, concur_task *task) {
   luaL_checkstack(L, LUA_MINSTACK, NULL);
   if (!concur_fiber_intact(fiber)) {
     if (!queued) concur_body_break(L, body, CONCUR_TAMPERED_TEXT); /* else its step does */
-    return true;
+    return !queued;
+  }
+  if (scheduler->kills >= DEEPEST_KILL) {
+    return concur_error_raise(L, runtime, "InvalidState",
+                              "more than %d kills inside each other, each in a <close> variable "
+                              "of the one before", DEEPEST_KILL);
   }
   detach(fiber);
   concur_body_push_task(L, runtime, body);
   fiber->state = CONCUR_FIBER_RUNNING; /* nothing can wake it or cancel it any more */
   concur_fiber *killer = scheduler->current;
+  scheduler->kills++;
   scheduler->current = fiber; /* its clean-up releases what it holds */
-  if (fiber->leaf != fiber->co) close_coroutine(L, runtime, fiber->leaf);
-  close_coroutine(L, runtime, fiber->co);
+  scheduler->end_generators(L, fiber, true);
+  concur_coroutine_close(L, runtime, fiber->co);
   scheduler->current = killer;
+  scheduler->kills--;
   concur_scope_abandon_all(L, fiber);
   concur_body_abandon_locks(L, body);
   lua_pushliteral(L, "killed");

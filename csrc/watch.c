@@ -152,8 +152,8 @@ static int l_watch_left(lua_State *L) {
 }
 
 static int l_watch_gc(lua_State *L) {
-  watch *self = lua_touserdata(L, 1);
-  for (int i = 0; i < self->count; i++) concur_node_unlink(&self->entries[i].waiter.node);
+  watch *self = concur_class_test(L, 1, CONCUR_CLASS_WATCH);
+  for (int i = 0; self != NULL && i < self->count; i++) concur_node_unlink(&self->entries[i].waiter.node);
   return 0;
 }
 
