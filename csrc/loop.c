@@ -208,23 +208,27 @@ static void arm(concur_loop *loop, uint64_t deadline_ns) {
   (void)uv_timer_start(&loop->timer, on_timer, (wait_ns + NS_PER_MS - 1) / NS_PER_MS, 0);
 }
 
-/* Lets libuv look at its descriptors without waiting. */
-static void poll_now(concur_loop *loop) {
-  uv_run(&loop->uv, UV_RUN_NOWAIT);
+/* Lets libuv look at its descriptors, waiting as `mode` says.  uv_run does not poll at all with
+   nothing referenced, and only polling makes it watch new descriptors. */
+static void poll_libuv(concur_loop *loop, uv_run_mode mode) {
+  uv_ref((uv_handle_t *)&loop->async);
+  uv_run(&loop->uv, mode);
+  uv_unref((uv_handle_t *)&loop->async);
   loop->polled_ns = uv_hrtime();
+}
+
+static void poll_now(concur_loop *loop) {
+  poll_libuv(loop, UV_RUN_NOWAIT);
 }
 
 /* Waits in libuv until something comes or the deadline passes. */
 static void poll_wait(concur_loop *loop, uint64_t deadline_ns) {
   if (!concur_mailbox_sleep(loop->mailbox)) return;
   arm(loop, deadline_ns);
-  uv_ref((uv_handle_t *)&loop->async); /* uv_run returns at once with nothing referenced */
   if (loop->blocking != NULL) loop->blocking(loop, true);
-  uv_run(&loop->uv, UV_RUN_ONCE);
+  poll_libuv(loop, UV_RUN_ONCE);
   if (loop->blocking != NULL) loop->blocking(loop, false);
-  uv_unref((uv_handle_t *)&loop->async);
   concur_mailbox_awake(loop->mailbox);
-  loop->polled_ns = uv_hrtime();
 }
 
 static uint64_t first_deadline(const concur_loop *loop) {
