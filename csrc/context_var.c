@@ -171,9 +171,19 @@ static int l_with(lua_State *L) { /* variable, value, function, arguments */
   return with_done(L, status, 0);
 }
 
+static int l_tostring(lua_State *L) {
+  check_variable(L);
+  push_entry(L, 1);
+  lua_pushfstring(L, "concur.ContextVar (%s): %p", lua_isnil(L, -1) ? "default" : "set",
+                  lua_topointer(L, 1));
+  return 1;
+}
+
 void concur_context_var_open(lua_State *L, concur_runtime *runtime) {
   const luaL_Reg methods[] = {{"get", l_get}, {"set", l_set}, {"with", l_with}, {NULL, NULL}};
+  const luaL_Reg metamethods[] = {{"__tostring", l_tostring}, {NULL, NULL}};
   const luaL_Reg functions[] = {{"ContextVar", l_context_var}, {NULL, NULL}};
-  concur_class_define(L, runtime, CONCUR_CLASS_CONTEXT_VAR, "concur.ContextVar", methods, NULL);
+  concur_class_define(L, runtime, CONCUR_CLASS_CONTEXT_VAR, "concur.ContextVar", methods,
+                      metamethods);
   concur_register(L, runtime, functions);
 }

@@ -334,6 +334,15 @@ static int l_clock_advance(lua_State *L) {
   return 0;
 }
 
+static int l_clock_tostring(lua_State *L) {
+  virtual_clock *clock = check_clock(L, 1);
+  (void)l_clock_now(L);
+  lua_pushfstring(L, "concur.testing.Clock (%s, at %f): %p",
+                  clock_in_use(L, clock) ? "in use" : "idle", lua_tonumber(L, -1),
+                  lua_topointer(L, 1));
+  return 1;
+}
+
 /* core.use_clock(clock or nil): the loop's clock becomes virtual, or real again. */
 static int l_use_clock(lua_State *L) {
   concur_runtime *runtime = concur_runtime_of(L);
@@ -513,7 +522,9 @@ void concur_run_open(lua_State *L, concur_runtime *runtime) {
                                 {NULL, NULL}};
   const luaL_Reg clock_methods[] = {
       {"now", l_clock_now}, {"advance", l_clock_advance}, {NULL, NULL}};
-  concur_class_define(L, runtime, CONCUR_CLASS_CLOCK, "concur.testing.Clock", clock_methods, NULL);
+  const luaL_Reg clock_metamethods[] = {{"__tostring", l_clock_tostring}, {NULL, NULL}};
+  concur_class_define(L, runtime, CONCUR_CLASS_CLOCK, "concur.testing.Clock", clock_methods,
+                      clock_metamethods);
   concur_register(L, runtime, functions);
   set_finalizer(L, runtime);
 }
