@@ -188,7 +188,9 @@ int concur_fiber_begin_anywhere(lua_State *L, concur_resume body) {
 
 void concur_fiber_wake(concur_fiber *fiber, concur_outcome outcome) {
   concur_loop *loop = fiber->scheduler->loop;
-  if (fiber->state == CONCUR_FIBER_DEAD) return;
+  /* READY: its coroutine was tampered with, and it was woken to find out before what it waited for
+     could be told. */
+  if (fiber->state == CONCUR_FIBER_DEAD || fiber->state == CONCUR_FIBER_READY) return;
   fiber->state = CONCUR_FIBER_READY;
   fiber->outcome = (uint8_t)outcome;
   if (loop == NULL) return; /* the state closes: nothing will run any more */

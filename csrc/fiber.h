@@ -164,7 +164,8 @@ static inline int concur_fiber_begin(lua_State *L, concur_resume body) {
 int concur_fiber_park(lua_State *L, concur_fiber *fiber, const concur_wait *wait, void *target,
                       concur_resume resume);
 
-/* Wakes a parked fiber whose node is unlinked; does nothing when it has ended.  Never fails. */
+/* Wakes a parked fiber whose node is unlinked; does nothing when it is ready or has ended.  Never
+   fails. */
 void concur_fiber_wake(concur_fiber *fiber, concur_outcome outcome);
 
 /* notify function of a fiber's own waiter: wakes it with VALUE. */
