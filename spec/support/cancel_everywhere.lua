@@ -16,7 +16,8 @@
 -- The scenario runs as the root task of a fresh run on a virtual clock. A *point* is either the
 -- gap before a task switch of the whole loop (the victim is parked, or woken and not yet resumed,
 -- or not started) or the moment at which the victim begins a wait. What happens at the point is
--- the *mode*. Each mode is tried with the ready queue in order, and shuffled.
+-- the *mode*. Each mode is tried with the ready queue in order, and shuffled. In the mode "top" the
+-- scenario runs at top level instead, and its victim's body too, inside `case:join()`.
 
 local concur = require "concur"
 local core = require "concur.core"
@@ -81,15 +82,24 @@ local MODES = {
   },
 }
 
-local DEFAULT_MODES = { "task", "again", "wait", "scope", "deadline", "scope_wait" }
+MODES.top = {
+  at = "switch",
+  top = true,
+  fire = MODES.scope.fire,
+}
+
+local DEFAULT_MODES = { "task", "again", "wait", "scope", "deadline", "scope_wait", "top" }
 local ORDERS = { false, 1, 2 } -- first in, first out; two seeds of the shuffle
 
 ---Starts the task that is cancelled. Once a run.
 ---@param body function
 ---@return concur.Task
 function Case:victim(body, ...)
-  assert(not self.task, "a scenario has one victim")
-  if self.mode.scoped then
+  assert(not self.task and not self.body, "a scenario has one victim")
+  if self.mode.top then
+    self.body = table.pack(body, ...)
+    return nil
+  elseif self.mode.scoped then
     self.task = concur.spawn(function(...)
       local args = table.pack(...)
       local results = table.pack(concur.cancel_scope(function(scope)
@@ -109,12 +119,34 @@ function Case:victim(body, ...)
   return self.task
 end
 
+-- Runs the victim's body here, at top level.
+local function join_top(case)
+  local ok = case.body
+  local results = table.pack(pcall(concur.cancel_scope, function(scope)
+    case.scope = scope
+    local _ <close> = expect.guard(function()
+      case.scope = nil
+    end)
+    return ok[1](table.unpack(ok, 2, ok.n))
+  end))
+  case.ended = true
+  if not results[1] then
+    return "failed", results[2]
+  elseif not results[2] then
+    return "cancelled"
+  end
+  return "done", table.unpack(results, 3, results.n)
+end
+
 ---Waits until the victim has ended. Returns "done" and its results, "cancelled", or "failed" and
 ---its error.
 ---@async
 ---@return string outcome
 ---@return any ...
 function Case:join()
+  if self.mode.top then
+    return join_top(self)
+  end
   concur.wait { self.task }
   if self.mode.orphans then
     concur.sleep(20)
@@ -143,7 +175,11 @@ function Case:allow_reports()
 end
 
 local function point_reached(case)
-  if not case.task or case.task:done() or (case.mode.scoped and not case.scope) then
+  if case.mode.top then
+    if not case.scope then
+      return
+    end
+  elseif not case.task or case.task:done() or (case.mode.scoped and not case.scope) then
     return
   end
   if case.mode.at == "wait" and concur.current_task() ~= case.task then
@@ -161,6 +197,31 @@ local function check(case)
     if guard.closed ~= 1 then
       error(("a <close> variable was closed %d times; %s"):format(guard.closed, guard.where), 0)
     end
+  end
+end
+
+-- As testing.run, but `body` is called at top level.
+local function run_top(body, order, on_error)
+  local reports = {}
+  local before = testing.counters()
+  local clock, handler = core.use_clock(testing.Clock()), core.set_on_error(function(e, context)
+    reports[#reports + 1] = { e, context.traceback }
+  end)
+  do
+    local _ <close> = expect.guard(function()
+      core.shuffle(nil)
+      core.set_on_error(handler)
+      core.use_clock(clock)
+    end)
+    core.shuffle(order or nil)
+    body()
+  end
+  for _, report in ipairs(reports) do
+    on_error(report[1], report[2])
+  end
+  local lines = testing.leaks(before)
+  if #lines > 0 then
+    error("left behind:\n  " .. table.concat(lines, "\n  "), 0)
   end
 end
 
@@ -185,7 +246,7 @@ local function run_once(scenario, mode, order, target)
   else
     core.on_wait(hook)
   end
-  testing.run(function()
+  local function body()
     local ok, e = xpcall(scenario, function(e)
       case.traceback = debug.traceback(nil, 2)
       return e
@@ -196,15 +257,18 @@ local function run_once(scenario, mode, order, target)
       error(errors.format(e, case.traceback), 0)
     end
     check(case)
-  end, {
-    shuffle = order or nil,
-    on_error = function(e, traceback)
-      if not case.reports_allowed then
-        error("nobody retrieved: " .. errors.format(e, traceback), 0)
-      end
-    end,
-  })
-  assert(case.task, "the scenario made no victim")
+  end
+  local function on_error(e, traceback)
+    if not case.reports_allowed then
+      error("nobody retrieved: " .. errors.format(e, traceback), 0)
+    end
+  end
+  if mode.top then
+    run_top(body, order, on_error)
+  else
+    testing.run(body, { shuffle = order or nil, on_error = on_error })
+  end
+  assert(case.task or case.ended, "the scenario made no victim")
   return case.fired, unhook
 end
 
