@@ -18,6 +18,10 @@
  *         `times` in all, or every one until disarm() when times is nil.  The new state is closed
  *         before this returns failed, ok, message: how many allocations failed, and what pcall of
  *         the code said.
+ *     testhost.fork()
+ *         As fork(2): 0 in the child, its process id in the parent.
+ *     testhost.wait()
+ *         Waits for a child; returns its exit code, or 128 + the signal that ended it.
  *
  * Single-threaded, as far as this file goes: an allocator belongs to the thread of its state.
  */
@@ -28,6 +32,8 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 /* What the allocator of one state knows.  Lives as long as the state. */
 struct allocator {
@@ -141,7 +147,20 @@ static int l_run(lua_State *L) {
   return lua_gettop(L);
 }
 
-static const luaL_Reg functions[] = {{"run", l_run}, {NULL, NULL}};
+static int l_fork(lua_State *L) {
+  lua_pushinteger(L, (lua_Integer)fork());
+  return 1;
+}
+
+static int l_wait(lua_State *L) {
+  int status = 0;
+  if (wait(&status) < 0) return luaL_error(L, "there is no child");
+  lua_pushinteger(L, WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
+  return 1;
+}
+
+static const luaL_Reg functions[] = {
+    {"run", l_run}, {"fork", l_fork}, {"wait", l_wait}, {NULL, NULL}};
 
 /* --- ThreadSanitizer --- */
 

@@ -165,7 +165,8 @@ end
 
 ---Runs a Lua file in a child interpreter that finds concur in this tree.
 ---@param path string
----@param options? table as for `execute`, and `args`, a list of arguments of the script
+---@param options? table as for `execute`, and `args`, a list of arguments of the script, and `lua`,
+---the interpreter (`support.host`: the test host)
 ---@return support.Result
 function support.run_file(path, options)
   options = options or {}
@@ -178,7 +179,7 @@ function support.run_file(path, options)
   for name, value in pairs(options.env or {}) do
     env[name] = value
   end
-  local argv = { support.lua, path, table.unpack(options.args or {}) }
+  local argv = { options.lua or support.lua, path, table.unpack(options.args or {}) }
   return support.execute(argv, {
     timeout = options.timeout,
     env = env,
