@@ -635,14 +635,15 @@ static void calls_cancel(concur_executors *executors, concur_loop *loop) {
 static void report_stuck(concur_pool *pool, const char *pool_name) {
   enum { MOST = 16 };
   concur_running running[MOST];
+  concur_interrupt_trace(pool);
   uint32_t count = concur_pool_list_running(pool, running, MOST);
   for (uint32_t i = 0; i < count && i < MOST; i++) {
     bool named = running[i].name[0] != '\0';
     fprintf(stderr,
             "concur: %s%s%s of %s has not stopped (it has run for %.1f s); its thread is left "
-            "behind\n",
+            "behind%s\n",
             named ? "job '" : "a job", running[i].name, named ? "'" : "", pool_name,
-            (double)running[i].running_ns / 1e9);
+            (double)running[i].running_ns / 1e9, running[i].trace);
   }
 }
 

@@ -10,6 +10,8 @@
 
 #include <lauxlib.h>
 #include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
 
 #include "fiber.h"
 
@@ -25,6 +27,8 @@
 #define CONCUR_POLL_INTERRUPTS 0
 #include <pthread.h>
 #endif
+
+const char *const concur_interrupt_kind = CONCUR_POLL_INTERRUPTS ? "hook" : "signal";
 
 enum {
   POLL_INSTRUCTIONS = 10000, /* instructions between two looks, where signals cannot be used */
@@ -89,7 +93,45 @@ static void poke_thread(uv_thread_t id) {
 static void install(void) {
 }
 
+void concur_interrupt_trace(concur_pool *pool) {
+  (void)pool;
+}
+
 #else
+
+/* Writes the call stack of L into the job's trace.  [in the signal handler]  Only if a C function is
+   on top, which has not returned for a long time: then nothing in Lua's state is changing.  Nothing
+   here allocates. */
+static void write_trace(lua_State *L, concur_job *job) {
+  lua_Debug frame;
+  size_t used = 0;
+  for (int level = 0; level < 16 && lua_getstack(L, level, &frame); level++) {
+    (void)lua_getinfo(L, "Sln", &frame);
+    if (level == 0 && frame.what[0] != 'C') return;
+    char *to = job->trace + used;
+    size_t room = CONCUR_TRACE_SIZE - used;
+    int written;
+    if (frame.what[0] == 'C') {
+      written = snprintf(to, room, "\n\t[C]: in '%s'", frame.name != NULL ? frame.name : "?");
+    } else if (frame.name != NULL) {
+      written = snprintf(to, room, "\n\t%s:%d: in '%s'", frame.short_src, frame.currentline,
+                         frame.name);
+    } else {
+      written = snprintf(to, room, "\n\t%s:%d: in function <%s:%d>", frame.short_src,
+                         frame.currentline, frame.short_src, frame.linedefined);
+    }
+    if (written < 0 || (size_t)written >= CONCUR_TRACE_SIZE - used) break;
+    used += (size_t)written;
+  }
+  atomic_store(&job->trace_state, CONCUR_TRACE_THERE);
+}
+
+static void trace_running(concur_worker *worker) {
+  const concur_fiber *fiber = worker->runtime->scheduler->current;
+  lua_State *L = worker->nested != NULL ? worker->nested : worker->L;
+  if (fiber != NULL && fiber->leaf != NULL) L = fiber->leaf;
+  write_trace(L, &worker->call->job);
+}
 
 static struct sigaction old_action; /* written once, before the handler is installed */
 
@@ -98,6 +140,7 @@ static void on_signal(int number, siginfo_t *info, void *context) {
   concur_worker *worker = running;
   if (worker != NULL) {
     if (atomic_load(&worker->call->interrupts) > 0) hook_everywhere(worker);
+    if (atomic_load(&worker->call->job.trace_state) == CONCUR_TRACE_WANTED) trace_running(worker);
   } else if ((old_action.sa_flags & SA_SIGINFO) != 0) {
     old_action.sa_sigaction(number, info, context);
   } else if (old_action.sa_handler != SIG_DFL && old_action.sa_handler != SIG_IGN) {
@@ -121,6 +164,21 @@ static void install(void) {
 
 static void poke_thread(uv_thread_t id) {
   pthread_kill(id, SIGURG);
+}
+
+/* [under the pool's lock] */
+static bool wants_trace(concur_job *job) {
+  if (job->run != concur_worker_run || job->trace != NULL) return false;
+  job->trace = calloc(1, CONCUR_TRACE_SIZE);
+  if (job->trace != NULL) atomic_store(&job->trace_state, CONCUR_TRACE_WANTED);
+  return job->trace != NULL;
+}
+
+void concur_interrupt_trace(concur_pool *pool) {
+  enum { ANSWER_MS = 20 };
+  install();
+  concur_pool_poke_running(pool, wants_trace, poke_thread);
+  uv_sleep(ANSWER_MS);
 }
 
 #endif

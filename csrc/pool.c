@@ -55,6 +55,7 @@ void concur_job_init(concur_job *job, concur_pool *pool, concur_mailbox *reply) 
   atomic_init(&job->references, 1);
   atomic_init(&job->state, CONCUR_JOB_NEW);
   atomic_init(&job->cancelled, false);
+  atomic_init(&job->trace_state, CONCUR_TRACE_NONE);
   job->pool = pool;
   job->reply = reply;
   concur_mailbox_retain(reply);
@@ -67,6 +68,7 @@ void concur_job_retain(concur_job *job) {
 void concur_job_release(concur_job *job) {
   if (atomic_fetch_sub(&job->references, 1) != 1) return;
   concur_mailbox_release(job->reply);
+  free(job->trace);
   job->free(job);
 }
 
@@ -619,6 +621,8 @@ uint32_t concur_pool_list_running(concur_pool *pool, concur_running *entries, ui
       concur_running *entry = &entries[count];
       snprintf(entry->name, sizeof entry->name, "%s", job->name != NULL ? job->name : "");
       entry->running_ns = now_ns - job->started_ns;
+      bool traced = atomic_load(&job->trace_state) == CONCUR_TRACE_THERE;
+      snprintf(entry->trace, sizeof entry->trace, "%s", traced ? job->trace : "");
     }
     count++;
   }

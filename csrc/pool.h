@@ -44,6 +44,15 @@ typedef enum concur_job_state {
   CONCUR_JOB_CANCELLED /* never ran and never will; the reply says so (if one is sent) */
 } concur_job_state;
 
+enum { CONCUR_TRACE_SIZE = 1024 };
+
+/* What a running job is doing: asked for by somebody, written by its own thread. */
+typedef enum concur_trace_state {
+  CONCUR_TRACE_NONE,
+  CONCUR_TRACE_WANTED, /* the job's thread may write */
+  CONCUR_TRACE_THERE   /* it is written, for good */
+} concur_trace_state;
+
 struct concur_job {
   concur_node node;         /* submitter's batch, then the pool's queue (guarded by the pool) */
   concur_mail mail;         /* the reply; `deliver` and `drop` come from the kind of job */
@@ -57,6 +66,8 @@ struct concur_job {
   bool cancel_posted;       /* guarded: cancel_mail was used */
   uint64_t started_ns;      /* guarded: when it began to run */
   const char *name;         /* owned by the kind of job until `free`; may be NULL */
+  char *trace;              /* guarded: owned, CONCUR_TRACE_SIZE bytes; NULL until asked for */
+  atomic_int trace_state;   /* concur_trace_state: who may touch `trace` */
   void (*run)(concur_job *job, concur_thread *thread); /* [pool thread] */
   void (*free)(concur_job *job);                       /* [any thread] */
 };
@@ -165,6 +176,7 @@ void concur_pool_get_stats(concur_pool *pool, concur_pool_stats *stats);
 /* A look at a running job. */
 typedef struct concur_running {
   char name[64];       /* empty: not named */
+  char trace[CONCUR_TRACE_SIZE]; /* where it is; empty: not known */
   uint64_t running_ns; /* for how long */
 } concur_running;
 

@@ -546,17 +546,23 @@ static int l_pool_join(lua_State *L) {
   return concur_fiber_begin(L, join_body);
 }
 
-/* core.pool_running(pool): a list of {name= or nil, seconds=} of the jobs that run now. */
+/* core.pool_running(pool): a list of {name=, seconds=, traceback=} of the jobs that run now. */
 static int l_pool_running(lua_State *L) {
   enum { MOST = 32 };
   concur_running running[MOST];
-  uint32_t count = concur_pool_list_running(check_view(L, 1)->executor->pool, running, MOST);
+  concur_pool *pool = check_view(L, 1)->executor->pool;
+  concur_interrupt_trace(pool);
+  uint32_t count = concur_pool_list_running(pool, running, MOST);
   lua_newtable(L);
   for (uint32_t i = 0; i < count && i < MOST; i++) {
     lua_createtable(L, 0, 2);
     if (running[i].name[0] != '\0') {
       lua_pushstring(L, running[i].name);
       lua_setfield(L, -2, "name");
+    }
+    if (running[i].trace[0] != '\0') {
+      lua_pushfstring(L, "stack traceback:%s", running[i].trace);
+      lua_setfield(L, -2, "traceback");
     }
     lua_pushnumber(L, (lua_Number)running[i].running_ns / 1e9);
     lua_setfield(L, -2, "seconds");
@@ -673,6 +679,8 @@ void concur_executor_open(lua_State *L, concur_runtime *runtime) {
                                        {"at_job_end", l_at_job_end},
                                        {NULL, NULL}};
   concur_register(L, runtime, functions);
+  lua_pushstring(L, concur_interrupt_kind);
+  lua_setfield(L, -2, "interrupts");
   concur_class_define(L, runtime, CONCUR_CLASS_POOL, "concur.ThreadPoolExecutor", methods,
                       metamethods);
   lua_rawgeti(L, LUA_REGISTRYINDEX, runtime->class_ref[CONCUR_CLASS_POOL]);

@@ -603,7 +603,7 @@ describe("shutting down", function()
     local result = support.run_lua [[
       local concur = require "concur"
       local pool = concur.ThreadPoolExecutor { workers = 1, name = "stuck pool" }
-      local future = pool:options { name = "sleeper" }:submit(os.execute, "sleep 20")
+      local future = pool:options { name = "sleeper" }:submit(function() os.execute "sleep 20" end)
       while future:state() ~= "running" do concur.sleep(0.001) end
       local ended, err = pool:shutdown { grace = 0.05 }
       print(ended, err.kind, err.message)
@@ -612,6 +612,10 @@ describe("shutting down", function()
     assert.equal(0, result.code, support.describe(result))
     local expected = "nil\tTimeoutError\tstuck pool: 1 job .*job 'sleeper'"
     assert.truthy(result.stdout:find(expected), support.describe(result))
+    if require("concur.core").interrupts == "signal" then
+      assert.truthy(result.stdout:find "stack traceback:\n\t%[C%]: in 'execute'")
+      assert.truthy(result.stdout:find "script.lua:3: in ")
+    end
     assert.truthy(result.stdout:find "cancelled")
   end)
 

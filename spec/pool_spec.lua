@@ -28,7 +28,7 @@ end
 
 local function build()
   local program = support.tmpdir() .. "/pool_test"
-  local argv = { os.getenv "CC" or "cc", "-std=c11", "-D_GNU_SOURCE", "-O1", "-g", "-Wall", "-Wextra" }
+  local argv = { os.getenv "CC" or "cc", "-std=c11", "-D_GNU_SOURCE", "-O1", "-g" }
   for _, list in ipairs { sanitizers(), flags("--cflags", "libuv") } do
     table.move(list, 1, #list, #argv + 1, argv)
   end
