@@ -11,12 +11,14 @@ const wallClock = () => Number(process.hrtime.bigint());
 const cpuClock = () => { const used = process.cpuUsage(); return (used.user + used.system) * 1000; };
 
 (async () => {
+  const start = wallClock();
   await work(batch);
-  for (let part = 0; part < PARTS; part++) {
+  const parts = wallClock() - start < seconds * 1e9 ? PARTS : 1;
+  for (let part = 0; part < parts; part++) {
     gc();
     let operations = 0;
     const wall = wallClock(), cpu = cpuClock();
-    const end = wall + seconds / PARTS * 1e9;
+    const end = wall + seconds / parts * 1e9;
     do {
       await work(batch);
       operations += batch;

@@ -1,8 +1,9 @@
 -- SPDX-License-Identifier: MIT
 -- One sample of one implementation written in Lua: lua5.4 child.lua WORKLOAD WHICH SECONDS BATCHES
 --
--- Runs the work once to warm up, then for about SECONDS, in three parts, and prints for each the
--- nanoseconds per operation that passed and that the process used. With BATCHES given it runs
+-- Runs the work once to warm up, then for about SECONDS, in three parts (in one if a single batch
+-- takes longer than that), and prints for each the nanoseconds per operation that passed and that
+-- the process used. With BATCHES given it runs
 -- exactly that many batches and prints nothing: then somebody else counts (bench/instructions.lua).
 -- Its counterparts for other languages are child.py and child.js.
 
@@ -25,12 +26,14 @@ local function measure(work)
     end
     return
   end
+  local start = native.wall()
   work(batch)
-  for _ = 1, PARTS do
+  local parts = native.wall() - start < seconds * 1e9 and PARTS or 1
+  for _ = 1, parts do
     collectgarbage()
     local operations = 0
     local wall, cpu = native.wall(), native.cpu()
-    local stop = wall + seconds / PARTS * 1e9
+    local stop = wall + seconds / parts * 1e9
     repeat
       work(batch)
       operations = operations + batch

@@ -20,12 +20,14 @@ work = scope["work"]
 
 
 async def main():
+    start = time.perf_counter()
     await work(batch)
-    for _ in range(PARTS):
+    parts = PARTS if time.perf_counter() - start < seconds else 1
+    for _ in range(parts):
         gc.collect()
         operations = 0
         wall, cpu = time.perf_counter_ns(), time.process_time_ns()
-        stop = wall + seconds / PARTS * 1e9
+        stop = wall + seconds / parts * 1e9
         while True:
             await work(batch)
             operations += batch
