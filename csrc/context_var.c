@@ -3,8 +3,9 @@
  * Context variables.
  *
  * A fiber's context is a table variable -> value, shared with the tasks it spawns and never changed
- * once made: `set` makes a copy.  A task keeps it in user value 2, the top level in the settings
- * table.  nil is kept as a mark, so that it differs from "not set".          [loop thread]
+ * once made: `set` makes a copy.  A weak table keeps the contexts of tasks (few have one, so it has no
+ * place in the task itself), the settings table that of the top level.  nil is kept as a mark, so
+ * that it differs from "not set".                                            [loop thread]
  */
 #include "context_var.h"
 
@@ -16,13 +17,16 @@ typedef struct context_var {
   char unused; /* the object's identity is all it needs; user value 1: the default */
 } context_var;
 
+static char contexts_key; /* registry: weak-keyed table task -> context */
+
 void concur_fiber_push_context(lua_State *L, concur_fiber *fiber) {
   concur_runtime *runtime = fiber->scheduler->runtime;
   if (!fiber->has_context) {
     lua_pushnil(L);
   } else if (fiber->is_task) {
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &contexts_key);
     concur_body_push_task(L, runtime, concur_body_of_fiber(fiber));
-    lua_getiuservalue(L, -1, CONCUR_TASK_CONTEXT);
+    lua_rawget(L, -2);
     lua_remove(L, -2);
   } else {
     lua_rawgeti(L, LUA_REGISTRYINDEX, runtime->settings_ref);
@@ -31,19 +35,28 @@ void concur_fiber_push_context(lua_State *L, concur_fiber *fiber) {
   }
 }
 
+void concur_fiber_inherit_context(lua_State *L, concur_fiber *from) {
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &contexts_key);
+  lua_pushvalue(L, -2);
+  concur_fiber_push_context(L, from);
+  lua_rawset(L, -3);
+  lua_pop(L, 1);
+}
+
 /* Makes the table on top of the stack (popped) the fiber's context. */
 static void set_context(lua_State *L, concur_fiber *fiber) {
   concur_runtime *runtime = fiber->scheduler->runtime;
   if (fiber->is_task) {
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &contexts_key);
     concur_body_push_task(L, runtime, concur_body_of_fiber(fiber));
-    lua_insert(L, -2);
-    lua_setiuservalue(L, -2, CONCUR_TASK_CONTEXT);
+    lua_pushvalue(L, -3);
+    lua_rawset(L, -3);
   } else {
     lua_rawgeti(L, LUA_REGISTRYINDEX, runtime->settings_ref);
-    lua_insert(L, -2);
+    lua_pushvalue(L, -2);
     lua_setfield(L, -2, "context");
   }
-  lua_pop(L, 1);
+  lua_pop(L, 2);
   fiber->has_context = true;
 }
 
@@ -180,6 +193,12 @@ static int l_tostring(lua_State *L) {
 }
 
 void concur_context_var_open(lua_State *L, concur_runtime *runtime) {
+  lua_newtable(L);
+  lua_createtable(L, 0, 1);
+  lua_pushliteral(L, "k");
+  lua_setfield(L, -2, "__mode");
+  lua_setmetatable(L, -2);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &contexts_key);
   const luaL_Reg methods[] = {{"get", l_get}, {"set", l_set}, {"with", l_with}, {NULL, NULL}};
   const luaL_Reg metamethods[] = {{"__tostring", l_tostring}, {NULL, NULL}};
   const luaL_Reg functions[] = {{"ContextVar", l_context_var}, {NULL, NULL}};

@@ -214,6 +214,9 @@ static inline bool concur_fiber_cancelled(const concur_fiber *fiber) {
 /* Pushes the table of the fiber's context variables (shared: copy before writing), or nil. */
 void concur_fiber_push_context(lua_State *L, concur_fiber *fiber);
 
+/* The new task on top of the stack gets the context that the fiber has.  May raise (memory). */
+void concur_fiber_inherit_context(lua_State *L, concur_fiber *from);
+
 /* ---- protected calls that keep the first traceback ---- */
 
 /* Message handler for lua_pcallk: remembers the traceback of an error where it was raised. */

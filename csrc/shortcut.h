@@ -15,6 +15,8 @@
 
 #include "call.h"
 
+#pragma GCC visibility push(hidden)
+
 enum { CONCUR_CACHE_SLOTS = 32 }; /* a power of two */
 
 /* [owner's thread] Which functions were sent through one view of a pool. */
@@ -49,5 +51,7 @@ void concur_function_cache_free(lua_State *L, concur_function_cache *cache);
 /* [worker thread] Pushes the function.  Raises. */
 void concur_function_push(lua_State *L, concur_known_functions *known,
                           const concur_function *function);
+
+#pragma GCC visibility pop
 
 #endif

@@ -65,16 +65,13 @@ concur_task *concur_task_spawn(lua_State *L, concur_runtime *runtime, int count,
   concur_task *task = concur_class_new(L, runtime, CONCUR_CLASS_TASK, sizeof *task,
                                        CONCUR_TASK_ARGUMENTS - 1 + count);
   concur_future_init(&task->future, &concur_task_ops);
+  concur_fiber *current = concur_fiber_current(scheduler);
+  if (current->has_context) concur_fiber_inherit_context(L, current);
   concur_body *body = concur_body_peek(L, scheduler);
   /* From here nothing fails, and no finalizer runs that could spawn too. */
-  concur_fiber *current = concur_fiber_current(scheduler);
   concur_body_take(scheduler, body);
   body_init(body, scheduler, task);
-  if (current->has_context) {
-    concur_fiber_push_context(L, current);
-    lua_setiuservalue(L, -2, CONCUR_TASK_CONTEXT);
-    body->fiber.has_context = true;
-  }
+  body->fiber.has_context = current->has_context;
   concur_scope_init_own(scheduler, &body->own, &body->fiber, parent);
   body->fiber.scope = &body->own;
   body->group = group;
@@ -204,15 +201,12 @@ static bool body_start(lua_State *L, concur_body *body) {
   body->fiber.leaf = co;
   body->co_slot = coroutine.slot;
   if (!lua_checkstack(L, count + 5) || !lua_checkstack(co, count + 8)) return false;
-  lua_pushcfunction(co, task_main);
+  lua_pushcfunction(L, task_main);
   concur_body_push_task(L, scheduler->runtime, body);
-  int task = lua_gettop(L);
-  lua_pushvalue(L, task);
   lua_pushcfunction(L, concur_traceback_handler);
-  lua_getiuservalue(L, task, CONCUR_TASK_OUTCOME); /* stays until the outcome replaces it */
-  push_arguments(L, task, count);
-  lua_xmove(L, co, count + 3);
-  lua_pop(L, 1);
+  lua_getiuservalue(L, -2, CONCUR_TASK_OUTCOME); /* stays until the outcome replaces it */
+  if (count > 0) push_arguments(L, lua_gettop(L) - 2, count);
+  lua_xmove(L, co, count + 4);
   body->started = true;
   return true;
 }

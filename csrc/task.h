@@ -6,9 +6,9 @@
  * a living task needs is its *body*, which comes from a pool at spawn and goes back at the end.  The
  * coroutine comes from a pool too, at the first step: a task that waits to start costs no stack.
  *
- * User values of a task: 1 the outcome (before its start: the function), 2 the context variables,
- * 3... its arguments (many: one table of them), until it starts.  Stack of its coroutine: 1 the task, 2 the message handler,
- * 3 the function, then its arguments; the function runs under lua_pcallk so that clean-up may wait.
+ * User values of a task: 1 the outcome (before its start: the function), 2... its arguments (many:
+ * one table of them), until it starts.  Stack of its coroutine: 1 the task, 2 the message handler, 3
+ * the function, then its arguments; the function runs under lua_pcallk so that clean-up may wait.
  * The task is anchored from spawn until it ended.                            [loop thread]
  */
 #ifndef CONCUR_TASK_H
@@ -22,7 +22,7 @@ typedef struct concur_group concur_group; /* group.h */
 typedef struct concur_task concur_task;
 typedef struct concur_body concur_body;
 
-enum { CONCUR_TASK_OUTCOME = 1, CONCUR_TASK_CONTEXT = 2, CONCUR_TASK_ARGUMENTS = 3 };
+enum { CONCUR_TASK_OUTCOME = 1, CONCUR_TASK_ARGUMENTS = 2 };
 
 struct concur_task {
   concur_future future; /* first: a task is a future */

@@ -16,7 +16,6 @@ describe("after a fork", function()
       local function in_child()
         refused(concur.sleep, 0)
         refused(concur.spawn, print)
-        refused(concur.run, print)
         refused(concur.to_thread, print)
         refused(concur.timeout, 1, print)
         os.exit(7, true) -- closes the state: leaks on purpose, touches nothing of the parent's
