@@ -50,6 +50,11 @@ function concur.checkpoint() end
 ---@async
 function concur.sleep_forever() end
 
+---Makes a channel. It can be an argument, an upvalue or a result of a job, and a value in a channel.
+---@param capacity? integer values that it holds; 0 (the default): `send` waits until somebody receives
+---@return concur.Channel
+function concur.Channel(capacity) end
+
 ---Says how objects of a class cross to other Lua states.  Both sides must do so: register a class in
 ---the module that defines it, under the module's name ("shapes.Point" in module "shapes").  Never
 ---suspends.
@@ -319,6 +324,26 @@ function concur.Runner(options) end
 ---@param ... any
 function concur.main(fn, ...) end
 
+---Makes jobs that use a module run one at a time, for modules that are not safe to use from several
+---threads. A job waits at its first call of one of the module's functions until no other job of this
+---state or its workers holds any serialized module. To be called before a pool's first job; it does
+---not affect calls outside of workers. Never suspends.
+---@param name string as for `require`
+function concur.serialize(name) end
+
+---Returns a proxy of a blocking module: each call of one of its functions runs on a worker thread and
+---suspends the calling task. Arguments and results are copied.
+---
+---Objects that cannot be copied (a connection, a file) stay in their worker; what is returned is a
+---handle, whose methods run there. `close` closes the object; so do `<close>` and the collector.
+---Fields are read from a worker at each look (functions and tables of functions only once); an
+---assignment goes to all workers. `workers` (8): how many threads it may use.
+---@async
+---@param name string as for `require`
+---@param options? {workers?: integer}
+---@return table proxy
+function concur.module(name, options) end
+
 ---A progress bar around a list or an iterator: `for i, v in concur.progress(list) do`.
 ---
 ---Items pass through unchanged; a list gives `index, value`. Forms: `progress(list, options)`,
@@ -464,6 +489,65 @@ function CapacityLimiter:available() end
 
 ---@return integer count of tasks in line
 function CapacityLimiter:waiters() end
+
+---A bounded queue of values between threads and their Lua states.
+---@class concur.Channel
+local Channel = {}
+
+---Sends a copy of the value, in order; waits while the channel is full (with capacity 0: until
+---somebody receives it).  Raises `Closed` when the channel is or gets closed before, `TransferError`
+---for what cannot cross.  Cancelled: it was not sent.
+---@async
+---@param value any not nil
+---@return true
+function Channel:send(value) end
+
+---Receives the next value; waits while there is none.  `nil, err` (kind `Closed`) once the channel is
+---closed and drained.  Cancelled: nothing was received.
+---@async
+---@return any value
+---@return concur.Error? err
+function Channel:recv() end
+
+---Sends without waiting: `nil, err` (kind `WouldBlock`) when the channel is full (with capacity 0: when
+---nobody waits to receive).  Raises `Closed`, `TransferError`.
+---@param value any not nil
+---@return true?
+---@return concur.Error? err
+function Channel:try_send(value) end
+
+---Receives without waiting: `nil, err` when there is nothing (kind `WouldBlock`), or the channel is
+---closed and drained (kind `Closed`).
+---@return any value
+---@return concur.Error? err
+function Channel:try_recv() end
+
+---`for value in channel:iter() do`: receives until the channel is closed and drained.
+---@return fun(): any the iterator; may suspend
+function Channel:iter() end
+
+---Closes the channel for everybody: nothing can be sent any more, what was sent can still be received.
+---Those who wait to send get `Closed`. Idempotent; never waits.
+function Channel:close() end
+
+---@return boolean closed
+function Channel:closed() end
+
+---How many values wait to be received.
+---@return integer
+function Channel:size() end
+
+---@return integer
+function Channel:capacity() end
+
+---An arm for `concur.select`: receives.  Results as of `recv`.
+---@return concur.Arm
+function Channel:receiving() end
+
+---An arm for `concur.select`: sends the value.  Raises in `select` as `send` does.
+---@param value any not nil
+---@return concur.Arm
+function Channel:sending(value) end
 
 ---A clock for `concur.Runner{clock = ...}` whose time is virtual, from `concur.testing.Clock()`.
 ---@class concur.Clock
@@ -688,7 +772,8 @@ function Future:set_exception(error) end
 ---@overload fun(...): ...
 local Generator = {}
 
----Closes it: the `<close>` variables of its body run (a wait in them raises).
+---Closes it: the `<close>` variables of its body run, and may wait; their error is raised.
+---@async
 function Generator:close() end
 
 ---A scheduled call, from `call_soon`, `call_later` or `call_at`.

@@ -23,7 +23,7 @@ function testing.run_until_idle() end
 ---@return table<string, integer>
 function testing.counters() end
 
----Names what has grown since `before`, after a full garbage collection.
+---Names what has grown since `before`. Collects garbage before it says that something has.
 ---@param before table<string, integer> what `testing.counters` returned
 ---@return string[] lines such as "tasks: 0 before, 1 after"; empty when all is clean
 function testing.leaks(before) end
@@ -42,14 +42,18 @@ function testing.check_leaks(fn, ...) end
 local Case = {}
 
 ---Returns the errors that went to `on_error` so far, and forgets them: a test that does not take
----them fails. Each has `.error` and `.traceback` (a string, or nil).
----@return {error: any, traceback: string?}[]
+---them fails. Each has `.error`, `.message` (where it comes from) and `.traceback`, or nil.
+---@return {error: any, message: string, traceback: string?}[]
 function Case:take_reports() end
 
 ---Runs `body(case)` as the root task of a fresh run, and raises if it raises, if errors went to
 ---`on_error` that it did not take, or if it left something behind.
+---
+---`clock = false`: real time; otherwise the time is virtual. `shuffle`: ready tasks run in an order
+---that depends on this integer. `on_error(e, traceback)` gets the errors that would make the run
+---fail because the body did not take them.
 ---@param body fun(case: concur.testing.Case)
----@param options? {clock: boolean?} `clock = false`: real time; otherwise the time is virtual
+---@param options? {clock?: boolean, shuffle?: integer, on_error?: fun(e: any, traceback: string?)}
 function testing.run(body, options) end
 
 ---Wraps the `it` of busted: `local it = testing.wrap_it(it)`. The body of each test then runs as a
@@ -57,9 +61,9 @@ function testing.run(body, options) end
 ---raises, if an error went to `on_error` that `case:take_reports()` did not take, or if a task,
 ---timer, handle, scope or job is left.
 ---
----`wrap_it(it, {clock = false})` runs on real time. Raises on other options.
+---The options are those of `testing.run`; `wrap_it(it, {clock = false})` runs on real time.
 ---@param it function `it(name, fn, ...)`
----@param options? {clock: boolean?}
+---@param options? {clock?: boolean, shuffle?: integer, on_error?: fun(e: any, traceback: string?)}
 ---@return fun(name: string, body: fun(case: concur.testing.Case), ...): any
 function testing.wrap_it(it, options) end
 
