@@ -24,7 +24,9 @@ static char handles_key; /* weak table: channel -> its userdata in this state */
 static char box_key;     /* metatable of arms' boxes */
 
 static handle *check_handle(lua_State *L) {
-  return concur_class_check(L, 1, CONCUR_CLASS_CHANNEL);
+  handle *self = concur_class_check(L, 1, CONCUR_CLASS_CHANNEL);
+  if (self->channel == NULL) luaL_argerror(L, 1, "the channel was finalized");
+  return self;
 }
 
 /* ---- values ---- */
@@ -597,7 +599,8 @@ static int l_channel(lua_State *L) {
 }
 
 static int l_gc(lua_State *L) {
-  handle *self = lua_touserdata(L, 1);
+  handle *self = concur_class_test(L, 1, CONCUR_CLASS_CHANNEL);
+  if (self == NULL) return 0; /* called by hand */
   concur_channel *channel = self->channel;
   self->channel = NULL;
   if (channel != NULL) concur_channel_let_go(channel);

@@ -64,7 +64,7 @@ static int raise_misplaced(lua_State *L, concur_runtime *runtime) {
   concur_fiber *current = runtime->scheduler->current;
   if (current == NULL) {
     return concur_error_raise(L, runtime, "InvalidState",
-                              "cannot wait in a callback of the event loop: "
+                              "cannot wait in a callback of the event loop or in on_error: "
                               "start a task there with concur.spawn and wait in it");
   }
   if (L == current->leaf) {
@@ -85,7 +85,8 @@ static concur_fiber *enter_elsewhere(lua_State *L, concur_runtime *runtime) {
   if (concur_in_finalizer(L)) {
     concur_error_raise(L, runtime, "InvalidState", "cannot wait in a finalizer (__gc)");
   }
-  if (scheduler->current != NULL || (scheduler->loop != NULL && scheduler->loop->L != NULL)) {
+  if (scheduler->current != NULL || runtime->reporting ||
+      (scheduler->loop != NULL && scheduler->loop->L != NULL)) {
     raise_misplaced(L, runtime);
   }
   (void)concur_scheduler_loop(L, scheduler);

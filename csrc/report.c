@@ -107,12 +107,14 @@ static int l_flush(lua_State *L) { /* light userdata: runtime; boolean: to stder
 }
 
 static void report_flush(lua_State *L, concur_runtime *runtime, bool to_stderr) {
-  if (!runtime->reports_pending || !lua_checkstack(L, 8)) return;
+  if (!runtime->reports_pending || runtime->reporting || !lua_checkstack(L, 8)) return;
   runtime->reports_pending = false;
+  runtime->reporting = true;
   lua_pushcfunction(L, l_flush);
   lua_pushlightuserdata(L, runtime);
   lua_pushboolean(L, to_stderr);
   if (lua_pcall(L, 2, 0, 0) != LUA_OK) lua_pop(L, 1);
+  runtime->reporting = false;
 }
 
 void concur_report_flush(lua_State *L, concur_runtime *runtime) {

@@ -90,7 +90,7 @@ static int run_root_ended(lua_State *L, concur_fiber *fiber) {
 
 static concur_fiber *enter_run(lua_State *L, concur_runtime *runtime) {
   concur_scheduler *scheduler = runtime->scheduler;
-  bool driving = scheduler->loop != NULL && scheduler->loop->L != NULL;
+  bool driving = runtime->reporting || (scheduler->loop != NULL && scheduler->loop->L != NULL);
   if (scheduler->running || scheduler->current != NULL || driving) {
     concur_error_raise(L, runtime, "InvalidState",
                        "concur.run cannot be nested: the loop of this Lua state runs already "
@@ -187,7 +187,7 @@ static concur_loop *enter_embedded(lua_State *L) {
   if (concur_in_finalizer(L)) {
     concur_error_raise(L, runtime, "InvalidState", "not possible in a finalizer (__gc)");
   }
-  if (loop->L != NULL || scheduler->current != NULL) {
+  if (loop->L != NULL || scheduler->current != NULL || runtime->reporting) {
     concur_error_raise(L, runtime, "InvalidState", "the loop runs already");
   }
   return loop;

@@ -76,6 +76,7 @@ typedef struct concur_runtime {
   concur_node unretrieved; /* sentinels of failed futures whose error nobody has retrieved */
   bool closed;         /* lua_close has begun */
   bool reports_pending;    /* the reports table is not empty */
+  bool reporting;          /* on_error runs: waiting in it is an error */
   bool watched;            /* a test hook is set: see hooks in run.c */
 } concur_runtime;
 

@@ -34,7 +34,9 @@ typedef struct pool_view {
 /* ---- arguments ---- */
 
 static pool_view *check_view(lua_State *L, int index) {
-  return concur_class_check(L, index, CONCUR_CLASS_POOL);
+  pool_view *view = concur_class_check(L, index, CONCUR_CLASS_POOL);
+  if (view->executor == NULL) luaL_argerror(L, index, "the pool was finalized");
+  return view;
 }
 
 /* The function of a call: a Lua or C function, or a name. */
@@ -638,7 +640,8 @@ static int l_pool_find_method(lua_State *L) {
 }
 
 static int l_pool_gc(lua_State *L) {
-  pool_view *view = lua_touserdata(L, 1);
+  pool_view *view = concur_class_test(L, 1, CONCUR_CLASS_POOL);
+  if (view == NULL) return 0; /* called by hand */
   concur_executor *executor = view->executor;
   concur_function_cache_free(L, &view->functions);
   view->executor = NULL;
