@@ -115,6 +115,83 @@ describe("Deadlock", function()
     assert.equal(1, ticks)
   end)
 
+  it("ends by force what refuses to end, in a run", function()
+    local log = {}
+    local reports
+    local e = failure_of_kind("Deadlock", function()
+      reports = virtual.reports(function()
+        concur.spawn(function()
+          local _ <close> = setmetatable({}, {
+            __close = function()
+              log[#log + 1] = "background closed"
+            end,
+          })
+          concur.shield(concur.sleep_forever)
+        end)
+        local _ <close> = setmetatable({}, {
+          __close = function()
+            log[#log + 1] = "main closed"
+          end,
+        })
+        concur.shield(concur.sleep_forever)
+      end)
+    end)
+    assert.is_not_nil(e)
+    assert.is_nil(reports)
+    table.sort(log)
+    assert.same({ "background closed", "main closed" }, log)
+    assert.same({}, concur.all_tasks())
+  end)
+
+  it("ends by force what refuses to end, at the end of a run", function()
+    local closed = false
+    virtual.run(function()
+      concur.spawn(function()
+        local _ <close> = setmetatable({}, {
+          __close = function()
+            closed = true
+          end,
+        })
+        concur.shield(concur.sleep_forever)
+      end)
+      concur.sleep(1)
+    end)
+    assert.is_true(closed)
+    assert.same({}, concur.all_tasks())
+  end)
+
+  it("ends by force a wait at top level that refuses to end", function()
+    failure_of_kind("Deadlock", concur.shield, concur.sleep_forever)
+    failure_of_kind("Deadlock", concur.suspend, function()
+      return function()
+        return false
+      end
+    end)
+    failure_of_kind("Deadlock", concur.gather, function()
+      concur.shield(concur.sleep_forever)
+    end)
+    assert.same({}, concur.all_tasks())
+    assert.equal("fine", concur.sleep(0, "fine"))
+  end)
+
+  it("lets a clean-up that can end take its time", function()
+    local log = {}
+    failure_of_kind("Deadlock", virtual.run, function()
+      pcall(concur.sleep_forever)
+      concur.shield(concur.sleep, 100)
+      log[#log + 1] = "cleaned"
+      concur.sleep(1)
+    end)
+    assert.same({ "cleaned" }, log)
+  end)
+
+  it("is not raised when main catches it and returns", function()
+    assert.equal("result", virtual.run(function()
+      pcall(concur.sleep_forever)
+      return "result"
+    end))
+  end)
+
   it("leaves the state usable for another run", function()
     failure(concur.run, concur.sleep_forever)
     assert.equal(1, concur.run(function()

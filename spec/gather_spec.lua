@@ -331,6 +331,25 @@ describe("an error in gather", function()
   end)
 end)
 
+describe("a child of gather whose coroutine a stranger closed", function()
+  it("fails with InvalidState, and gather ends in order", function()
+    virtual.run(function()
+      local co
+      local caller = concur.spawn(concur.gather, function()
+        co = coroutine.running()
+        concur.sleep_forever()
+      end, concur.sleep_forever)
+      concur.sleep(1)
+      coroutine.close(co)
+      concur.sleep(1)
+      caller:cancel() -- the loop has no reason to look at the closed one before
+      concur.wait { caller }
+      assert.is_true(caller:done())
+      pcall(caller.result, caller)
+    end)
+  end)
+end)
+
 describe("a cancelled input of gather", function()
   it("makes it raise FutureCancelled; the caller is not cancelled", function()
     virtual.run(function()

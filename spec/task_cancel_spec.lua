@@ -536,6 +536,125 @@ describe("kill", function()
     end)
   end)
 
+  it("hands an error of a to-be-closed variable to on_error", function()
+    local state
+    local reports = virtual.reports(function()
+      local task = concur.spawn(function()
+        local _ <close> = setmetatable({}, {
+          __close = function()
+            error("in __close", 0)
+          end,
+        })
+        concur.sleep_forever()
+      end)
+      concur.sleep(0)
+      assert.is_true(task:kill())
+      concur.sleep(0)
+      state = task:state()
+    end)
+    assert.same({ "in __close", n = 1 }, reports)
+    assert.equal("cancelled", state)
+  end)
+
+  it("returns false for the task that asks, which goes on", function()
+    virtual.run(function()
+      assert.is_false(concur.current_task():kill())
+      assert.equal("alive", concur.sleep(1, "alive"))
+    end)
+  end)
+
+  it("may be asked by the clean-up of a killed task, for others and for itself", function()
+    virtual.run(function()
+      local log = {}
+      local a, b
+      local function killer(name, other)
+        return function()
+          local _ <close> = setmetatable({}, {
+            __close = function()
+              log[#log + 1] = name
+              other():kill()
+              other():cancel()
+              concur.current_task():kill()
+              concur.current_task():cancel()
+            end,
+          })
+          concur.sleep_forever()
+        end
+      end
+      a = concur.spawn(killer("a", function()
+        return b
+      end))
+      b = concur.spawn(killer("b", function()
+        return a
+      end))
+      concur.sleep(0)
+      assert.is_true(a:kill())
+      assert.same({ "a", "b" }, log)
+      concur.sleep(1)
+      assert.is_true(a:done())
+      assert.is_true(b:done())
+    end)
+  end)
+
+  it("ends a task whose result was on its way", function()
+    virtual.run(function()
+      local future = concur.Future()
+      local task = concur.spawn(future.result, future)
+      concur.sleep(0)
+      future:set_result("lost")
+      task:kill()
+      concur.sleep(1)
+      assert.is_true(task:done())
+      pcall(task.result, task)
+    end)
+  end)
+
+  it("of a task that has not started leaves the rest in order", function()
+    virtual.run(function()
+      local task = concur.spawn(concur.sleep, 1, "value")
+      local killed = task:kill()
+      local ok = pcall(task.result, task)
+      assert.equal(killed, not ok)
+      assert.equal("alive", concur.sleep(1, "alive"))
+    end)
+  end)
+
+  it("lets the children of a killed task end cancelled, their errors reported", function()
+    for _, name in ipairs { "gather", "settle", "race", "any" } do
+      local state
+      local reports = virtual.reports(function()
+        local child
+        local task = concur.spawn(concur[name], function()
+          child = concur.current_task()
+          pcall(concur.sleep_forever)
+          error("orphan", 0)
+        end, concur.sleep_forever)
+        concur.sleep(1)
+        assert.is_true(task:kill())
+        concur.sleep(1)
+        state = child:state()
+      end)
+      assert.equal("failed", state)
+      assert.same({ "orphan", n = 1 }, reports)
+    end
+  end)
+
+  it("settles a task whose coroutine was closed by a stranger", function()
+    virtual.run(function()
+      local co
+      local task = concur.spawn(function()
+        co = coroutine.running()
+        concur.sleep_forever()
+      end)
+      concur.sleep(0)
+      coroutine.close(co)
+      task:kill()
+      concur.sleep(0)
+      assert.is_true(task:done())
+      pcall(task.result, task)
+    end)
+  end)
+
   it("does not disturb what the task waited for", function()
     virtual.run(function()
       local future = concur.Future()
