@@ -174,7 +174,7 @@ static int recv_ready(lua_State *L, concur_fiber *fiber) {
 
 /* Stack: the channel. */
 static int recv_body(lua_State *L, concur_fiber *fiber) {
-  concur_channel *channel = ((handle *)lua_touserdata(L, 1))->channel;
+  concur_channel *channel = check_handle(L)->channel;
   concur_parcel *parcel = NULL;
   concur_channel_end end = concur_channel_try_recv(channel, &parcel);
   if (end == CONCUR_CHANNEL_DONE) return push_received(L, parcel);
@@ -199,7 +199,7 @@ static int send_ready(lua_State *L, concur_fiber *fiber) {
 
 /* Stack: the channel, the value. */
 static int send_body(lua_State *L, concur_fiber *fiber) {
-  concur_channel *channel = ((handle *)lua_touserdata(L, 1))->channel;
+  concur_channel *channel = check_handle(L)->channel;
   concur_parcel *parcel = parcel_of(L, 2);
   concur_channel_end end = concur_channel_try_send(channel, parcel);
   if (end == CONCUR_CHANNEL_DONE) {
@@ -377,6 +377,9 @@ static void box_forget(box *self, concur_loop *loop) {
 
 static int l_box_gc(lua_State *L) {
   box *self = lua_touserdata(L, 1);
+  if (self == NULL || !lua_getmetatable(L, 1)) return 0;
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &box_key);
+  if (!lua_rawequal(L, -1, -2)) return 0; /* called by hand, with something else */
   box_forget(self, concur_runtime_of(L)->loop);
   concur_parcel_free(self->parcel);
   if (self->channel != NULL) concur_channel_release(self->channel);
@@ -414,8 +417,14 @@ static void on_receiving_over(concur_mail *mail, void *owner) {
   concur_cell_release(cell);
 }
 
+/* Raises if a script has called the box's finalizer. */
+static void check_box(lua_State *L, const box *self) {
+  if (self->channel == NULL) luaL_error(L, "the arm was finalized");
+}
+
 static int receiving_attempt(lua_State *L, int index, concur_arm *arm, concur_fiber *fiber) {
   box *self = arm->target;
+  check_box(L, self);
   concur_parcel *parcel = NULL;
   (void)index;
   (void)fiber;
@@ -479,6 +488,7 @@ static void on_sending_possible(concur_mail *mail, void *owner) {
 static int sending_attempt(lua_State *L, int index, concur_arm *arm, concur_fiber *fiber) {
   box *self = arm->target;
   (void)fiber;
+  check_box(L, self);
   if (self->parcel == NULL) {
     lua_getiuservalue(L, index, 1);
     lua_getiuservalue(L, -1, 2);
@@ -618,7 +628,7 @@ static int l_tostring(lua_State *L) {
 
 static const char *channel_unwrap(lua_State *L, int index, concur_attachment *attachment) {
   attachment->object = ((handle *)lua_touserdata(L, index))->channel;
-  return NULL;
+  return attachment->object != NULL ? NULL : "it was finalized";
 }
 
 static void channel_wrap(lua_State *L, const concur_attachment *attachment) {

@@ -245,7 +245,9 @@ static void make_shared_pool(lua_State *L, concur_runtime *runtime) {
 static pool_view *push_default(lua_State *L, concur_runtime *runtime) {
   if (lua_rawgetp(L, LUA_REGISTRYINDEX, &default_key) == LUA_TUSERDATA) {
     pool_view *view = lua_touserdata(L, -1);
-    if (view->executor->owner != NULL && !view->executor->closed) return view;
+    if (view->executor != NULL && view->executor->owner != NULL && !view->executor->closed) {
+      return view;
+    }
   }
   lua_pop(L, 1);
   if (!push_shared_view(L, runtime)) {
@@ -311,7 +313,7 @@ static int l_default_executor(lua_State *L) {
    calls `retry`. */
 static int submit_and(lua_State *L, concur_fiber *fiber, bool again, concur_resume then,
                       concur_resume retry) {
-  pool_view *view = lua_touserdata(L, 1);
+  pool_view *view = check_view(L, 1);
   concur_executor *executor = view->executor;
   if ((!again && concur_pool_room_is_wanted(executor)) ||
       !concur_executor_submit(L, executor, 2, &view->options, &view->functions)) {
@@ -522,18 +524,20 @@ static int l_pool_stop(lua_State *L) {
 
 /* Stack: view, ...  Returns true when all threads have ended and were joined. */
 static int join_ended(lua_State *L, concur_fiber *fiber) {
-  pool_view *view = lua_touserdata(L, 1);
-  (void)fiber;
+  concur_executor *executor = check_view(L, 1)->executor;
   concur_pool_stats stats;
-  concur_pool_get_stats(view->executor->pool, &stats);
-  if (stats.threads == 0) concur_pool_reap(view->executor->pool);
+  concur_pool_get_stats(executor->pool, &stats);
+  if (stats.threads == 0) {
+    concur_pool_reap(executor->pool);
+    /* All replies have been posted: what the jobs left is cleared away now. */
+    concur_executor_collect(L, fiber->scheduler->runtime);
+  }
   lua_pushboolean(L, stats.threads == 0);
   return 1;
 }
 
 static int join_body(lua_State *L, concur_fiber *fiber) {
-  pool_view *view = lua_touserdata(L, 1);
-  concur_executor *executor = view->executor;
+  concur_executor *executor = check_view(L, 1)->executor;
   concur_pool_stats stats;
   concur_pool_get_stats(executor->pool, &stats);
   if (stats.threads == 0 || executor->owner == NULL) return join_ended(L, fiber);
