@@ -918,10 +918,10 @@ local function finish(world)
     if #tasks > 0 then
       concur.wait(tasks)
     end
-  until #tasks == count
-  if world.kills then
-    concur.sleep(600) -- what killed tasks owned was cancelled, but nobody waited for it
-  end
+    if world.kills then
+      concur.sleep(600) -- what killed tasks owned was cancelled, but nobody waited for it
+    end
+  until #tasks == #world.background and #tasks == count
   for _, task in ipairs(tasks) do
     if task:state() == "failed" then
       local e = task:exception()
