@@ -257,6 +257,34 @@ describe("at top level", function()
     concur.checkpoint()
   end)
 
+  it("leaving a scope before one that was opened inside it is an error, on both sides", function()
+    local co
+    local function leave_one_open()
+      co = coroutine.create(function()
+        concur.cancel_scope(function()
+          coroutine.yield()
+        end)
+      end)
+      assert(coroutine.resume(co))
+    end
+    local openers = {
+      cancel_scope = function() concur.cancel_scope(leave_one_open) end,
+      shield = function() concur.shield(leave_one_open) end,
+      timeout = function() concur.timeout(60, leave_one_open) end,
+      move_on_after = function() concur.move_on_after(60, leave_one_open) end,
+      task_group = function() concur.task_group(leave_one_open) end,
+    }
+    for name, open in pairs(openers) do
+      local e = expect.error("InvalidState", open)
+      assert.matches("out of order", e.message, 1, true)
+      local ok, inner = coroutine.resume(co)
+      assert.is_false(ok, name)
+      assert.equal("InvalidState", inner.kind)
+      concur.checkpoint()
+      assert.equal(math.huge, concur.effective_deadline())
+    end
+  end)
+
   it("a wait that nothing can end is a Deadlock, also inside scopes, and the script goes on",
     function()
       local lock = concur.Lock()
