@@ -120,6 +120,8 @@ docs-check: ## run every code block of the documentation and every example
 # --- The same specs under other conditions ---------------------------------------------------
 
 # The sanitizers need an interpreter that carries their runtime: the test host is one.
+ASAN_BUILD = BUILD=$(BUILD)/asan CFLAGS="-O1 -g" \
+	SANITIZE="-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer"
 ASAN_ENV = CONCUR_TIME_SCALE=4 \
 	ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1 \
 	UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
@@ -131,9 +133,7 @@ VALGRIND = valgrind -q --error-exitcode=99 --leak-check=full --errors-for-leak-k
 .PHONY: asan tsan valgrind gc gc-generational coverage
 asan: ## the specs under AddressSanitizer (with leak check) and UBSan
 	@scripts/setup build test sanitizers
-	@$(SUBMAKE) sanitized BUILD=$(BUILD)/asan CFLAGS="-O1 -g" \
-	  SANITIZE="-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer" \
-	  TEST_ENV='$(ASAN_ENV)'
+	@$(SUBMAKE) sanitized $(ASAN_BUILD) TEST_ENV='$(ASAN_ENV)'
 
 tsan: ## the specs under ThreadSanitizer
 	@scripts/setup build test sanitizers
@@ -154,6 +154,28 @@ gc-generational: ## the specs under the generational collector
 coverage: ## line and branch coverage of the C core (build/coverage/index.html)
 	@scripts/setup build test coverage
 	@$(SUBMAKE) covered BUILD=$(BUILD)/coverage CFLAGS="-O0 -g" SANITIZE=--coverage
+
+.PHONY: fuzz fuzz-c fuzz-lua
+fuzz: ## random bytes for the decoder, random calls of the API (FUZZ_SECONDS=600 for each)
+	@scripts/setup build sanitizers fuzz
+	@$(SUBMAKE) fuzz-c BUILD=$(BUILD)/fuzz CC=clang CFLAGS="-O1 -g" \
+	  SANITIZE="-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all"
+	@$(SUBMAKE) fuzz-lua $(ASAN_BUILD)
+
+# One program for each fuzz/x_fuzz.c. What it finds new goes to build/fuzz/corpus/x.
+FUZZERS := $(patsubst fuzz/%_fuzz.c,%,$(wildcard fuzz/*_fuzz.c))
+fuzz-c: $(FUZZERS:%=$(BUILD)/%_fuzz)
+	@for name in $(FUZZERS); do \
+	  mkdir -p $(BUILD)/corpus/$$name && \
+	  $(BUILD)/$${name}_fuzz -max_total_time=$(FUZZ_SECONDS) -timeout=10 -verbosity=0 \
+	    -print_final_stats=1 $(BUILD)/corpus/$$name fuzz/corpus/$$name || exit 1; \
+	done
+
+$(BUILD)/%_fuzz: fuzz/%_fuzz.c $(OBJECTS)
+	$(COMPILE) -fsanitize=fuzzer -Icsrc -o $@ $^ $(LDFLAGS) $(UV_LIBS) $(LUA_LIBS) -lm
+
+fuzz-lua: $(MODULE) $(TESTHOST)
+	$(RUN) $(ASAN_ENV) $(TESTHOST) fuzz/api_fuzz.lua --seconds $(FUZZ_SECONDS)
 
 # Helpers of the targets above.
 .PHONY: objects sanitized covered specs

@@ -32,13 +32,13 @@ void concur_interrupt_call(concur_call *call);
 /* [any thread] The same for every call of the pool that was asked to stop. */
 void concur_interrupt_pool(concur_pool *pool);
 
-#pragma GCC visibility pop
-
 /* "signal" or "hook": how interrupts are done in this build. */
 extern const char *const concur_interrupt_kind;
 
 /* [any thread] Asks the pool's running calls where they are, and gives them some milliseconds to
    say (concur_running.trace).  Only calls that are inside a C function answer. */
 void concur_interrupt_trace(concur_pool *pool);
+
+#pragma GCC visibility pop
 
 #endif

@@ -19,7 +19,12 @@
 #include "shortcut.h"
 #include "support.h"
 
+/* luaopen of the core, which a worker opens in its state. */
+int luaopen_concur_core(lua_State *L);
+
 #pragma GCC visibility push(hidden)
+
+enum { CONCUR_SPARE_BLOCKS = 4 };
 
 typedef struct concur_worker {
   lua_State *L;             /* owned */
@@ -37,6 +42,10 @@ typedef struct concur_worker {
   bool hit_limit;           /* an allocation was refused because of max_memory */
   size_t memory;            /* bytes that the state holds */
   size_t memory_limit;      /* 0: none */
+  struct {
+    void *block; /* owned; NULL: none */
+    size_t size;
+  } spares[CONCUR_SPARE_BLOCKS]; /* large blocks that were freed, kept for the next string */
 } concur_worker;
 
 /* The `run` of a call's job. */
@@ -54,12 +63,9 @@ static inline bool concur_worker_cancelled(const concur_worker *worker) {
 /* What a call is named in messages: its own name, or "a call". */
 const char *concur_call_title(const concur_call *call);
 
-#pragma GCC visibility pop
-
 /* Calls the function on top of the stack (popped) at the end of each call of this worker. */
 void concur_worker_at_end(lua_State *L, concur_worker *worker);
 
-/* luaopen of the core, which a worker opens in its state. */
-int luaopen_concur_core(lua_State *L);
+#pragma GCC visibility pop
 
 #endif

@@ -30,6 +30,9 @@ local function subject(path)
   return path:match "([^/]+)%.[ch]$"
 end
 
+local PRAGMAS = "^(.-\n)#pragma GCC visibility push%(hidden%)(\n.*\n)"
+  .. "#pragma GCC visibility pop\n(.*)$"
+
 local LUA_HEADERS = { ["lua.h"] = true, ["lauxlib.h"] = true, ["lualib.h"] = true }
 
 local sources = support.files("csrc", "%.[ch]$")
@@ -123,6 +126,18 @@ describe("the C core", function()
       for _, name in ipairs { "printf", "puts", "putchar", "abort", "exit" } do
         assert.is_nil(text:find("[^%w_.>]" .. name .. "%s*%("), path .. " calls " .. name)
       end
+    end
+  end)
+
+  it("hides all that its headers declare, also where the compiler is not told to", function()
+    -- luarocks compiles the rock without -fvisibility=hidden.
+    for _, path in ipairs(support.files("csrc", "%.h$")) do
+      local text = support.read_file(support.root .. "/" .. path):gsub("/%*.-%*/", "")
+      local before, inside, after = text:match(PRAGMAS)
+      assert(before, path .. " lacks the pair of visibility pragmas")
+      assert.is_nil(before:find("%f[%w_]concur_[%w_]+%("), path .. ": a declaration before the pair")
+      assert.is_nil(after:find("%f[%w_]concur_"), path .. ": a declaration after the pair")
+      assert.is_nil(inside:find "\n#include", path .. ": an #include inside the pair")
     end
   end)
 
