@@ -24,12 +24,48 @@ const char *concur_call_title(const concur_call *call) {
 
 /* ---- memory ---- */
 
+/* Blocks from SPARE_LEAST bytes on are kept when they are freed, up to SPARE_MOST each: a large string
+   in each job would otherwise be given back to the system each time, and every page of the next one
+   is a page fault. */
+enum { SPARE_LEAST = 64 * 1024, SPARE_MOST = 4 * 1024 * 1024 };
+
+static void *spare_take(concur_worker *worker, size_t size) {
+  if (size < SPARE_LEAST || size > SPARE_MOST) return NULL;
+  for (int i = 0; i < CONCUR_SPARE_BLOCKS; i++) {
+    void *block = worker->spares[i].block;
+    if (block != NULL && worker->spares[i].size >= size && worker->spares[i].size / 2 <= size) {
+      worker->spares[i].block = NULL;
+      return block;
+    }
+  }
+  return NULL;
+}
+
+static void spare_give(concur_worker *worker, void *block, size_t size) {
+  if (size >= SPARE_LEAST && size <= SPARE_MOST) {
+    for (int i = 0; i < CONCUR_SPARE_BLOCKS; i++) {
+      if (worker->spares[i].block != NULL) continue;
+      worker->spares[i].block = block;
+      worker->spares[i].size = size;
+      return;
+    }
+  }
+  free(block);
+}
+
+static void spares_free(concur_worker *worker) {
+  for (int i = 0; i < CONCUR_SPARE_BLOCKS; i++) {
+    free(worker->spares[i].block);
+    worker->spares[i].block = NULL;
+  }
+}
+
 /* lua_Alloc of worker states: counts, and refuses growth beyond the limit. */
 static void *worker_allocate(void *user, void *block, size_t old_size, size_t size) {
   concur_worker *worker = user;
   size_t old = block == NULL ? 0 : old_size; /* of a new block, old_size is its type */
   if (size == 0) {
-    free(block);
+    spare_give(worker, block, old);
     worker->memory -= old;
     return NULL;
   }
@@ -38,7 +74,8 @@ static void *worker_allocate(void *user, void *block, size_t old_size, size_t si
     worker->hit_limit = true;
     return NULL;
   }
-  void *grown = realloc(block, size);
+  void *grown = block == NULL ? spare_take(worker, size) : NULL;
+  if (grown == NULL) grown = realloc(block, size);
   if (grown != NULL) worker->memory = worker->memory - old + size;
   return grown;
 }
@@ -220,6 +257,7 @@ static void worker_free(void *local) {
   concur_worker *worker = local;
   worker->memory_limit = 0; /* finalizers must be able to run */
   if (worker->L != NULL) lua_close(worker->L);
+  spares_free(worker);
   concur_worker_settings_release(worker->settings);
   free(worker);
 }
@@ -320,6 +358,10 @@ static int l_call(lua_State *L) {
   concur_worker *worker = lua_touserdata(L, 1);
   concur_call *call = worker->call;
   int count = push_input(L, worker, call);
+  if (call->retries == 0 && call->input != NULL) {
+    concur_message_free(call->input); /* the results may need the memory */
+    call->input = NULL;
+  }
   worker->scope = concur_scope_enter(L, &worker->runtime->scheduler->top);
   worker_listen(worker);
   concur_interrupt_begin(worker);
