@@ -247,13 +247,20 @@ static int l_callback_tostring(lua_State *L) {
   return 1;
 }
 
-/* Only a callback that hung in a future which was collected still has its slot here. */
+/* A callback that hung in a future is collected with it and gives its slot back; unless a finalizer
+   of the same round has settled the future, after the weak table had forgotten this. */
 static int l_callback_gc(lua_State *L) {
   callback *entry = concur_class_test(L, 1, CONCUR_CLASS_CALLBACK);
-  if (entry != NULL && entry->hanging && !entry->runtime->closed) {
+  if (entry == NULL || entry->slot == 0 || entry->runtime->closed) return 0;
+  if (entry->hanging) {
     entry->hanging = false;
     concur_node_unlink(&entry->waiter.node);
     concur_anchor_release(L, entry->runtime, entry->slot);
+    entry->slot = 0;
+  } else if (entry->queued) {
+    lua_rawgeti(L, LUA_REGISTRYINDEX, entry->runtime->anchors_ref);
+    lua_pushvalue(L, 1);
+    lua_rawseti(L, -2, entry->slot);
   }
   return 0;
 }

@@ -604,6 +604,7 @@ bool concur_executor_submit(lua_State *L, concur_executor *executor, int first,
 void concur_executor_abandon(concur_executor *executor) {
   concur_executors *executors = executor->owner;
   if (executors == NULL) return;
+  executor->abandoned = true;
   for (concur_node *node = executors->calls.next; node != &executors->calls; node = node->next) {
     concur_call *call = concur_container_of(node, concur_call, link);
     if (call->executor != executor) continue;
@@ -706,7 +707,9 @@ static void views_finish(concur_executors *executors) {
   concur_node *node;
   while ((node = concur_list_pop(&executors->views)) != NULL) {
     concur_executor *executor = concur_container_of(node, concur_executor, link);
-    if (executor->owns) pool_finish(executor->pool, executor->settings->name, begin_ns);
+    if (executor->owns && !executor->abandoned) {
+      pool_finish(executor->pool, executor->settings->name, begin_ns);
+    }
     concur_node_unlink(&executor->flusher.node);
     executor->owner = NULL; /* what is left are userdata: they free it */
     executor->references++;

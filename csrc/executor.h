@@ -46,6 +46,7 @@ struct concur_executor {
   uint32_t references;    /* userdata and calls in flight */
   bool owns;              /* closing the state closes the pool */
   bool closed;            /* shut down: nothing is accepted any more */
+  bool abandoned;         /* its threads were given up: nobody waits for them again */
   bool bounded;           /* the queue has a limit: submit may wait */
   concur_node waiters[CONCUR_POOL_EVENTS];    /* of fibers that wait for the pool (pool_wait.c) */
   concur_watch *watches[CONCUR_POOL_EVENTS];  /* with the pool or its mail on the way; or NULL */

@@ -271,12 +271,20 @@ static bool fiber_give(lua_State *L, concur_waiter *waiter) {
   return given;
 }
 
+void concur_fiber_claim(concur_fiber *fiber) {
+  fiber->state = CONCUR_FIBER_RUNNING;
+  if (fiber->scheduler->loop != NULL) {
+    concur_loop_stop_timer(fiber->scheduler->loop, &fiber->timer);
+  }
+}
+
 static bool fiber_take(lua_State *L, concur_waiter *waiter) {
   concur_fiber *fiber = fiber_of_waiter(waiter);
   if (!concur_fiber_intact(fiber)) {
     concur_fiber_wake(fiber, CONCUR_OUTCOME_VALUE);
     return false;
   }
+  concur_fiber_claim(fiber);
   if (!fiber->is_task) {
     lua_rawgeti(L, LUA_REGISTRYINDEX, fiber->scheduler->runtime->traces_ref);
     lua_rawgetp(L, -1, &fiber->waiter);

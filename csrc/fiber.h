@@ -180,6 +180,10 @@ void concur_fiber_arm(lua_State *L, concur_fiber *fiber, uint64_t deadline_ns);
    intact: then the value stays where it is.  Raises nothing for tasks. */
 bool concur_fiber_give(lua_State *L, concur_fiber *fiber);
 
+/* A parked fiber's value was taken: cancellation, its time-out and kill leave it alone from now on,
+   until it is woken, which must follow. */
+void concur_fiber_claim(concur_fiber *fiber);
+
 /* The exchange of a fiber's own waiter.  What a fiber offers is at index 2 of its frame; at top
    level it must be stashed before parking. */
 extern const concur_exchange concur_fiber_exchange;

@@ -185,13 +185,14 @@ int concur_future_push_outcome(lua_State *L, concur_runtime *runtime, int index,
 /* Reports the error of the sentinel at `index`. */
 static void sentinel_report(lua_State *L, concur_runtime *runtime, int index, sentinel *mark) {
   index = lua_absindex(L, index);
+  concur_node_unlink(&mark->link); /* first: what follows may raise */
+  luaL_checkstack(L, 8, NULL);
   lua_getiuservalue(L, index, SENTINEL_ERROR);
   lua_getiuservalue(L, index, SENTINEL_TRACEBACK);
   lua_getiuservalue(L, index, SENTINEL_NAME);
   const char *name = lua_tostring(L, -1);
   const char *what = lua_pushfstring(L, "the error of %s was never retrieved", name);
   concur_report(L, runtime, -4, -3, what);
-  concur_node_unlink(&mark->link);
   lua_pop(L, 4);
 }
 

@@ -20,6 +20,8 @@ typedef struct generator {
   struct generator *outer; /* the one that called this, in the same fiber, while RUNNING */
   lua_State *co;       /* user value 1 keeps it */
   concur_fiber *fiber; /* whose leaf `co` is while RUNNING in a task; else NULL */
+  int slot;            /* anchors this while RUNNING in a task: a stranger can empty the stack that
+                          keeps it */
   uint64_t task_id;    /* of that task: its body may get another */
   uint64_t scope_id;   /* the scope that the consumer was in when it called */
   generator_state state;
@@ -111,6 +113,7 @@ static int generator_resume(lua_State *L, generator *self, int arguments) {
   if (fiber != NULL) {
     fiber->leaf = L;
     fiber->generators = self->outer;
+    concur_anchor_release(L, runtime, self->slot);
   }
   self->fiber = NULL;
   if (status == LUA_YIELD && self->closing) {
@@ -148,6 +151,8 @@ static int generator_enter(lua_State *L, generator *self, int arguments) {
   concur_scheduler *scheduler = concur_runtime_of(L)->scheduler;
   concur_fiber *fiber = scheduler->current;
   if (fiber != NULL && fiber->leaf == L && lua_isyieldable(L)) {
+    lua_pushvalue(L, 1);
+    self->slot = concur_anchor(L, scheduler->runtime);
     self->fiber = fiber;
     self->task_id = concur_task_of_fiber(fiber)->id;
     self->outer = fiber->generators;
@@ -252,6 +257,7 @@ static void end_generators(lua_State *L, concur_fiber *fiber, bool close) {
     self->state = OVER;
     self->fiber = NULL;
     if (close) concur_coroutine_close(L, fiber->scheduler->runtime, self->co);
+    concur_anchor_release(L, fiber->scheduler->runtime, self->slot);
   }
 }
 

@@ -132,6 +132,12 @@ static int group_raise(lua_State *L, concur_group *group) {
   return lua_error(L);
 }
 
+static int raise_out_of_order(lua_State *L, concur_runtime *runtime) {
+  return concur_error_raise(L, runtime, "InvalidState",
+                            "a task group was left out of order: a coroutine that opened it, or a "
+                            "scope inside it, was suspended or closed before it ended");
+}
+
 static int group_exit(lua_State *L, concur_fiber *fiber) {
   concur_runtime *runtime = fiber->scheduler->runtime;
   concur_group *group = lua_touserdata(L, 1);
@@ -142,8 +148,9 @@ static int group_exit(lua_State *L, concur_fiber *fiber) {
   release(L, runtime, group);
   bool caught = group->body_failed && concur_cancelled_id(L, runtime, -1) == group->scope_id;
   scope->caught = caught;
-  (void)concur_scope_leave(L, fiber, scope);
+  bool in_order = concur_scope_leave(L, fiber, scope);
   if (group->error_count > 0 || group->out_of_memory) return group_raise(L, group);
+  if (!in_order) return raise_out_of_order(L, runtime);
   if (group->body_failed && !caught) return concur_scope_pass_on(L, fiber);
   bool interrupted =
       !fiber->is_task && fiber->scheduler->interruption != CONCUR_NOT_INTERRUPTED;
@@ -165,9 +172,7 @@ static int body_done(lua_State *L, int status, lua_KContext context) {
   concur_runtime *runtime = concur_runtime_of(L);
   concur_group *group = (concur_group *)context;
   if (group->owner == NULL) {
-    return concur_error_raise(L, runtime, "InvalidState",
-                              "a task group was left out of order: the coroutine that opened it "
-                              "was suspended or closed before the group ended");
+    return raise_out_of_order(L, runtime);
   }
   concur_fiber *fiber = group->owner;
   group->body_failed = status != LUA_OK && status != LUA_YIELD;

@@ -75,6 +75,8 @@ static bool arm_take(lua_State *L, concur_waiter *waiter) {
     arm_choose(arm, CONCUR_OUTCOME_VALUE);
     return false;
   }
+  ring_unlink(arm); /* it is chosen */
+  concur_fiber_claim(arm->fiber);
   lua_rawgetp(L, LUA_REGISTRYINDEX, &arms_key);
   lua_rawgetp(L, -1, arm);
   lua_getiuservalue(L, -1, 2);

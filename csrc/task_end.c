@@ -42,6 +42,7 @@ void concur_body_break(lua_State *L, concur_body *body, const char *message) {
      that had started: it is not used again. */
   bool started = body->started;
   bool has_coroutine = fiber->co != NULL;
+  fiber->state = CONCUR_FIBER_DEAD; /* what is stopped below may try to wake it */
   concur_loop_stop_timer(scheduler->loop, &fiber->timer);
   scheduler->end_generators(L, fiber, false);
   concur_scope_abandon_all(L, fiber);
@@ -113,6 +114,7 @@ bool concur_task_kill(lua_State *L, concur_task *task) {
   concur_coroutine_close(L, runtime, fiber->co);
   scheduler->current = killer;
   scheduler->kills--;
+  fiber->state = CONCUR_FIBER_DEAD;
   concur_scope_abandon_all(L, fiber);
   concur_body_abandon_locks(L, body);
   lua_pushliteral(L, "killed");

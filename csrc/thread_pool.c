@@ -199,10 +199,39 @@ static int l_cpu_count(lua_State *L) {
 /* Key of the default pool's view in the registry. */
 static const char default_key;
 
+/* Takes a pool out of the slot that somebody has shut down, so that a new one can be made. */
+static void drop_closed_pool(concur_executors *executors) {
+  concur_shared_pool *shared = executors->shared;
+  uv_mutex_lock(&shared->mutex);
+  concur_pool *pool = shared->closed ? NULL : shared->pool;
+  if (pool != NULL) concur_pool_retain(pool);
+  uv_mutex_unlock(&shared->mutex);
+  if (pool == NULL) return;
+  concur_worker_settings *settings = NULL;
+  if (concur_pool_closing(pool)) {
+    uv_mutex_lock(&shared->mutex);
+    if (shared->pool == pool && !shared->closed) {
+      settings = shared->settings;
+      shared->pool = NULL;
+      shared->settings = NULL;
+    }
+    uv_mutex_unlock(&shared->mutex);
+  }
+  concur_pool_release(pool);
+  if (settings == NULL) return;
+  if (executors->runtime->worker == NULL) {
+    concur_executors_adopt(executors, pool, settings); /* its threads may still be ending */
+  } else {
+    concur_pool_release(pool);
+    concur_worker_settings_release(settings);
+  }
+}
+
 /* Pushes a view of the pool in the shared slot; false and nothing when it is empty or closed. */
 static bool push_shared_view(lua_State *L, concur_runtime *runtime) {
   concur_executors *executors = concur_executors_of(L, runtime);
   concur_shared_pool *shared = executors->shared;
+  drop_closed_pool(executors);
   pool_view *view = view_new(L, runtime);
   uv_mutex_lock(&shared->mutex);
   concur_pool *pool = shared->closed ? NULL : shared->pool;

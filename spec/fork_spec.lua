@@ -5,7 +5,7 @@
 local support = require "spec.support"
 
 describe("after a fork", function()
-  it("the child's concur refuses with InvalidState, also inside a task, and can be closed", function()
+  it("the child's concur refuses, also inside a task, and can be closed", function()
     local result = support.run_lua([[
       local concur = require "concur"
       local function refused(fn, ...)

@@ -20,14 +20,16 @@ local EventLoop = { __name = "concur.EventLoop" }
 EventLoop.__index = EventLoop
 EventLoop.__metatable = EventLoop.__name
 
-function EventLoop:__tostring()
+function EventLoop.__tostring(_)
   return ("concur.EventLoop (%s)"):format(core.is_running() and "running" or "idle")
 end
 
 local the_loop = setmetatable({}, EventLoop)
 
 local function check_loop(loop, name)
-  if loop ~= the_loop then argument_error(1, name, "concur.EventLoop expected: use loop:" .. name) end
+  if loop ~= the_loop then
+    argument_error(1, name, "concur.EventLoop expected: use loop:" .. name)
+  end
 end
 
 --[[@lua
@@ -165,9 +167,11 @@ function M.Runner(options)
   end
   for key, value in pairs(options or {}) do
     local expected = runner_options[key]
-    if not expected then argument_error(1, "Runner", ("unknown option '%s'"):format(tostring(key))) end
-    if type(value) ~= expected then
-      argument_error(1, "Runner", ("option '%s': %s expected, got %s"):format(key, expected, type(value)))
+    if not expected then
+      argument_error(1, "Runner", ("unknown option '%s'"):format(tostring(key)))
+    elseif type(value) ~= expected then
+      argument_error(1, "Runner",
+        ("option '%s': %s expected, got %s"):format(key, expected, type(value)))
     end
   end
   local copy = {}
@@ -211,7 +215,9 @@ function Runner:close() end
 function Runner:run(main, ...)
   if getmetatable(self) ~= Runner then argument_error(1, "run", "concur.Runner expected") end
   if self.closed then invalid_state("the runner is closed") end
-  if core.is_running() then invalid_state("a run cannot be nested: the loop of this state runs already") end
+  if core.is_running() then
+    invalid_state("a run cannot be nested: the loop of this state runs already")
+  end
   return finish(apply(self.options), xpcall(core.run, core.traceback_handler, main, ...))
 end
 

@@ -32,7 +32,9 @@ local function deadline_of(name, options, allowed)
     argument_error(2, name, "table of options expected, got " .. type(options))
   end
   for key in pairs(options) do
-    if not allowed[key] then argument_error(2, name, ("unknown option '%s'"):format(tostring(key))) end
+    if not allowed[key] then
+      argument_error(2, name, ("unknown option '%s'"):format(tostring(key)))
+    end
   end
   local timeout = options.timeout
   if timeout == nil then return nil end
