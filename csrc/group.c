@@ -257,8 +257,7 @@ static int l_group_spawn(lua_State *L) {
   concur_runtime *runtime = concur_runtime_of(L);
   concur_group *group = check_open_group(L);
   concur_check_callable(L, 2);
-  concur_task_spawn(L, runtime, lua_gettop(L) - 2, group->scope, group);
-  group->pending++;
+  concur_task_spawn(L, runtime, lua_gettop(L) - 2, NULL, group);
   return 1;
 }
 

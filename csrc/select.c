@@ -381,9 +381,24 @@ static int select_done(lua_State *L, concur_fiber *fiber) {
   return with_key(L, i, count);
 }
 
-/* Links all arms into a ring; raises, with nothing linked, when out of memory. */
+static int raise_arm_in_use(lua_State *L, concur_runtime *runtime) {
+  return concur_error_raise(L, runtime, "InvalidState", "an arm is used by two selects at once");
+}
+
+static void check_free(lua_State *L, concur_fiber *fiber, lua_Integer count) {
+  for (lua_Integer i = 1; i <= count; i++) {
+    lua_rawgeti(L, 1, i);
+    const concur_arm *arm = lua_touserdata(L, -1);
+    lua_pop(L, 1);
+    if (concur_node_linked(&arm->siblings)) raise_arm_in_use(L, fiber->scheduler->runtime);
+  }
+}
+
+/* Links all arms into a ring; raises, with nothing linked, when out of memory, or when another select
+   took one since the arguments were checked. */
 static concur_arm *link_arms(lua_State *L, concur_fiber *fiber, lua_Integer count) {
   concur_loop *loop = fiber->scheduler->loop;
+  check_free(L, fiber, count);
   concur_arm *first = NULL;
   for (lua_Integer i = 1; i <= count; i++) {
     lua_rawgeti(L, 1, i);
@@ -432,7 +447,7 @@ static void add_arm(lua_State *L, concur_runtime *runtime, int arms) {
     luaL_argerror(L, 1, lua_pushfstring(L, "arm '%s': an arm or a future expected, got %s", key,
                                         concur_type_name(L, value)));
   } else if (concur_node_linked(&arm->siblings)) {
-    concur_error_raise(L, runtime, "InvalidState", "an arm is used by two selects at once");
+    raise_arm_in_use(L, runtime);
   }
   lua_rawseti(L, arms, position);
   lua_rawseti(L, arms + 1, position);

@@ -68,11 +68,16 @@ concur_task *concur_task_spawn(lua_State *L, concur_runtime *runtime, int count,
   concur_fiber *current = concur_fiber_current(scheduler);
   if (current->has_context) concur_fiber_inherit_context(L, current);
   concur_body *body = concur_body_peek(L, scheduler);
+  if (group != NULL && group->closed) { /* in a finalizer, just now */
+    concur_error_raise(L, runtime, "InvalidState", "the task group has ended");
+  }
   /* From here nothing fails, and no finalizer runs that could spawn too. */
   concur_body_take(scheduler, body);
   body_init(body, scheduler, task);
   body->fiber.has_context = current->has_context;
-  concur_scope_init_own(scheduler, &body->own, &body->fiber, parent);
+  if (group != NULL) group->pending++;
+  concur_scope_init_own(scheduler, &body->own, &body->fiber,
+                        group != NULL ? group->scope : parent);
   body->fiber.scope = &body->own;
   body->group = group;
   body->arguments = arguments;
@@ -162,6 +167,8 @@ static int body_end(lua_State *co, int status, lua_KContext context) {
   } else {
     body_failed(co, body);
   }
+  /* A return hook of the task's would run once more, without a task. */
+  if (lua_gethook(co) != NULL) lua_sethook(co, NULL, 0, 0);
   concur_body_retire(co, body);
   return 0;
 }

@@ -71,7 +71,8 @@ static inline concur_task *concur_task_of_future(concur_future *future) {
 }
 
 /* Makes a task of the function and its `count` arguments on top of the stack, which are replaced by
-   the task.  Its scope's parent is `parent` (NULL: none).  Raises before anything is linked. */
+   the task.  Its scope's parent is that of `group`, in which it counts, or `parent` (NULL: none).
+   Raises before anything is linked. */
 concur_task *concur_task_spawn(lua_State *L, concur_runtime *runtime, int count,
                                concur_scope *parent, concur_group *group);
 

@@ -90,6 +90,10 @@ void concur_coroutine_close(lua_State *L, concur_runtime *runtime, lua_State *co
 bool concur_task_kill(lua_State *L, concur_task *task) {
   concur_body *body = task->body;
   if (body == NULL || !can_kill(body)) return false;
+  if (concur_in_finalizer(L)) { /* any allocation may run one, also in the middle of a spawn */
+    return concur_error_raise(L, body->fiber.scheduler->runtime, "InvalidState",
+                              "cannot kill a task in a finalizer (__gc): cancel it instead");
+  }
   concur_fiber *fiber = &body->fiber;
   concur_scheduler *scheduler = fiber->scheduler;
   concur_runtime *runtime = scheduler->runtime;
