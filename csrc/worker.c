@@ -19,7 +19,7 @@
 #include "transfer.h"
 
 const char *concur_call_title(const concur_call *call) {
-  return call->name != NULL ? call->name : "a call";
+  return call->name != NULL ? call->name : "a job";
 }
 
 /* ---- memory ---- */

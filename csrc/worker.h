@@ -60,7 +60,7 @@ static inline bool concur_worker_cancelled(const concur_worker *worker) {
   return worker->call != NULL && concur_job_is_cancelled(&worker->call->job);
 }
 
-/* What a call is named in messages: its own name, or "a call". */
+/* What a call is named in messages: its own name, or "a job". */
 const char *concur_call_title(const concur_call *call);
 
 /* Calls the function on top of the stack (popped) at the end of each call of this worker. */
