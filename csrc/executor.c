@@ -76,8 +76,8 @@ uint32_t concur_executor_job_count(const concur_runtime *runtime) {
 /* The loop's turn is over. */
 static void on_flush(concur_flusher *flusher) {
   concur_executor *executor = concur_container_of(flusher, concur_executor, flusher);
-  concur_node_unlink(&flusher->node);
   concur_executor_publish(executor);
+  if (!concur_pool_wait_rests(executor)) concur_node_unlink(&flusher->node);
   concur_pool_wait_rearm(executor);
 }
 

@@ -51,6 +51,7 @@ struct concur_executor {
   concur_node waiters[CONCUR_POOL_EVENTS];    /* of fibers that wait for the pool (pool_wait.c) */
   concur_watch *watches[CONCUR_POOL_EVENTS];  /* with the pool or its mail on the way; or NULL */
   concur_watch *resting;  /* the watch for room, until the one it woke has had its turn; or NULL */
+  uint32_t rested;        /* turns that `resting` has lasted */
 };
 
 /* How one call is to be treated; see pool:options. */

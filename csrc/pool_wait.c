@@ -54,6 +54,7 @@ static void on_event(concur_mail *mail, void *owner) {
     /* There is room until the fiber that was woken has used it: the next one is not woken in this
        turn. */
     executor->resting = &watch->watch;
+    executor->rested = 0;
     if (!concur_node_linked(&executor->flusher.node)) {
       concur_list_append(&loop->flushers, &executor->flusher.node);
     }
@@ -63,7 +64,19 @@ static void on_event(concur_mail *mail, void *owner) {
   concur_executor_release(executor);
 }
 
+/* A fiber that was woken runs within a few turns, unless it was ended by force. */
+enum { LONGEST_REST = 64 };
+
+bool concur_pool_wait_rests(concur_executor *executor) {
+  return executor->resting != NULL && ++executor->rested < LONGEST_REST;
+}
+
+void concur_pool_wait_served(concur_executor *executor) {
+  executor->rested = LONGEST_REST;
+}
+
 void concur_pool_wait_rearm(concur_executor *executor) {
+  if (executor->resting != NULL && executor->rested < LONGEST_REST) return;
   concur_watch *watch = executor->resting;
   executor->resting = NULL;
   if (watch == NULL) return;

@@ -27,8 +27,12 @@ int concur_pool_wait_end(lua_State *L, concur_fiber *fiber, concur_executor *exe
    Cancelled, or the error that the call failed with. */
 int concur_pool_wait_call(lua_State *L, concur_fiber *fiber);
 
-/* The turn is over in which somebody was woken: the next one waits for room. */
+/* The turn is over.  True while somebody who was woken has not had its turn yet. */
+bool concur_pool_wait_rests(concur_executor *executor);
+/* If nobody is on the way any more, the next one waits for room. */
 void concur_pool_wait_rearm(concur_executor *executor);
+/* The one who was woken has its turn. */
+void concur_pool_wait_served(concur_executor *executor);
 
 /* Forgets the executor's waits: the state is closing. */
 void concur_pool_wait_close(concur_executor *executor);

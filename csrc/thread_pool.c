@@ -344,6 +344,7 @@ static int submit_and(lua_State *L, concur_fiber *fiber, bool again, concur_resu
                       concur_resume retry) {
   pool_view *view = check_view(L, 1);
   concur_executor *executor = view->executor;
+  if (again) concur_pool_wait_served(executor);
   if ((!again && concur_pool_room_is_wanted(executor)) ||
       !concur_executor_submit(L, executor, 2, &view->options, &view->functions)) {
     return concur_pool_wait_room(L, fiber, executor, again, retry);

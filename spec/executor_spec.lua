@@ -614,8 +614,13 @@ describe("shutting down", function()
     local result = support.run_lua [[
       local concur = require "concur"
       local pool = concur.ThreadPoolExecutor { workers = 1, name = "stuck pool" }
-      local future = pool:options { name = "sleeper" }:submit(function() os.execute "sleep 20" end)
-      while future:state() ~= "running" do concur.sleep(0.001) end
+      local began = concur.Channel(1)
+      local future = pool:options { name = "sleeper" }:submit(function(ch)
+        ch:send(true)
+        os.execute "sleep 20"
+      end, began)
+      began:recv()
+      concur.sleep(0.01)
       local ended, err = pool:shutdown { grace = 0.05 }
       print(ended, err.kind, err.message)
       print(future:state())
@@ -625,7 +630,7 @@ describe("shutting down", function()
     assert.truthy(result.stdout:find(expected), support.describe(result))
     if require("concur.core").interrupts == "signal" then
       assert.truthy(result.stdout:find "stack traceback:\n\t%[C%]: in 'execute'")
-      assert.truthy(result.stdout:find "script.lua:3: in ")
+      assert.truthy(result.stdout:find "script.lua:6: in ")
     end
     assert.truthy(result.stdout:find "cancelled")
   end)
