@@ -138,8 +138,10 @@ function random_program.generate(seed)
     program.body[#program.body + 1] = part
   end
   -- Cancellations between two task switches, where no program could place them. Some programs
-  -- kill tasks as well, after which only a part of the invariants can be checked.
+  -- kill tasks as well, in some finalizers meddle with everything; for these rough ones only a
+  -- part of the invariants can be checked.
   program.kills = random(1, 6) == 1
+  program.meddles = random(1, 10) == 1
   for i = 1, random(program.kills and 2 or 0, 4) do
     program.strikes[i] = {
       switch = random(1, 60),
@@ -251,7 +253,7 @@ end
 -- Whether Cancelled may be seen here. A shield that went up after the wait was taken off, and
 -- before its task ran, does not call the Cancelled back.
 function Context:may_be_cancelled()
-  if self.world.kills then
+  if self.world.rough then
     return true
   elseif not self.world.toggled then
     return self:cancelled_by() ~= nil
@@ -280,7 +282,7 @@ function Context:inside(fn)
   self.stack[#self.stack + 1] = record
   table.insert(self.world.scopes, record)
   local _ <close> = expect.guard(function()
-    if self.stack[#self.stack] ~= record and not self.world.kills then
+    if self.stack[#self.stack] ~= record and not self.world.rough then
       violation("I3: the stack of scopes is mixed up")
     end
     self.stack[#self.stack] = nil
@@ -295,7 +297,7 @@ function Context:wait(fn, ...)
   local start = concur.now()
   local results = table.pack(pcall(fn, ...))
   if results[1] then
-    if before and not maybe and not self.world.kills then
+    if before and not maybe and not self.world.rough then
       violation("I5: a wait in a cancelled scope returned")
     end
     return table.unpack(results, 2, results.n)
@@ -304,11 +306,11 @@ function Context:wait(fn, ...)
   if type(e) == "table" and e.kind == "Cancelled" then
     if not self:may_be_cancelled() then
       violation("I4: Cancelled where no scope is cancelled")
-    elseif before and concur.now() ~= start and not self.world.kills then
+    elseif before and concur.now() ~= start and not self.world.rough then
       violation("I5: Cancelled came late")
     end
   elseif not is_violation(e) then
-    check_error(e, self.world.kills)
+    check_error(e, self.world.rough)
   end
   error(e, 0)
 end
@@ -340,7 +342,7 @@ local function task_body(world, base, list, node, counts)
 end
 
 local function check_counts(world, counts, wanted)
-  if world.kills then
+  if world.rough then
     return -- what a killed task owned ends later
   elseif counts.started ~= wanted or counts.ended ~= wanted then
     violation("I1: %d children, %d started, %d ended", wanted, counts.started, counts.ended)
@@ -376,6 +378,12 @@ end
 
 local function took(world, item)
   world.got[item] = (world.got[item] or 0) + 1
+end
+
+local function took_if_any(world, item)
+  if item ~= nil then
+    took(world, item)
+  end
 end
 
 function OPS.get(context, node)
@@ -458,11 +466,12 @@ local function strike_task(world, n)
     return
   end
   local done, state = record.task:done(), record.task:state()
+  local certain = not world.meddler -- whose finalizers come between two lines
   local reason = "reason " .. n
   local answer = record.task:cancel(reason)
-  if done and (answer or record.task:state() ~= state) then
+  if done and certain and (answer or record.task:state() ~= state) then
     violation("I10: cancelling a finished task returned true or changed it")
-  elseif not done and not answer then
+  elseif not done and certain and not answer then
     violation("I6: cancelling a live task returned false")
   end
   if answer then
@@ -476,7 +485,7 @@ local function strike_scope(world, n)
     return
   end
   local before = record.handle:cancel_called()
-  if record.handle:cancel("reason " .. n) == before then
+  if record.handle:cancel("reason " .. n) == before and not world.meddler then
     violation("I6: scope:cancel returned %s", tostring(before))
   end
 end
@@ -572,7 +581,7 @@ function OPS.garden(context, node)
       if queue:try_put(world.next_item) then
         world.put[world.next_item] = 1
       else
-        took(world, queue:try_get())
+        took_if_any(world, queue:try_get())
       end
     end
     hold(context, world.condition, function()
@@ -627,7 +636,7 @@ local function scoped(context, node, open)
   local before = concur.current_scope()
   local _ <close> = expect.guard(function()
     -- A killed task's variables are closed all at once, in the scope where it was.
-    if concur.current_scope() ~= before and not context.world.kills then
+    if concur.current_scope() ~= before and not context.world.rough then
       violation("I3: another scope is the innermost one now")
     end
   end)
@@ -706,7 +715,7 @@ function OPS.group(context, node)
   end))
   if not results[1] then
     if type(results[2]) == "table" and results[2].kind == "ErrorGroup" then
-      check_error(results[2], context.world.kills)
+      check_error(results[2], context.world.rough)
     end
     error(results[2], 0)
   end
@@ -774,7 +783,7 @@ local function join(context, node, combine, ends)
         violation("I4: Cancelled from a combinator where no scope is cancelled")
       end
     elseif not is_violation(e) then
-      check_error(e, context.world.kills)
+      check_error(e, context.world.rough)
     end
     error(e, 0)
   end
@@ -819,7 +828,7 @@ OPS["try"] = function(context, node)
     if is_violation(e) then
       error(e, 0)
     end
-    check_error(e, context.world.kills)
+    check_error(e, context.world.rough)
     context:log(node, "caught " .. (type(e) == "table" and e.kind or e))
   end
 end
@@ -834,7 +843,7 @@ function OPS.swallow(context, node)
         violation("I4: Cancelled outside its scope")
       end
     else
-      check_error(e, context.world.kills)
+      check_error(e, context.world.rough)
     end
     context:log(node, "swallowed " .. (type(e) == "table" and e.kind or e))
   end
@@ -844,7 +853,7 @@ function OPS.variable(context, node)
   local var = context.world.variable
   local before = var:get()
   local _ <close> = expect.guard(function()
-    if var:get() ~= before and not context.world.kills then
+    if var:get() ~= before and not context.world.rough then
       violation("a context variable was not put back")
     end
   end)
@@ -868,8 +877,61 @@ function OPS.generator(context, node)
   end
 end
 
+-- What a finalizer may do at any moment, inside any function that allocates: all but wait.
+local MEDDLE = {
+  function(world, n)
+    world.next_item = world.next_item + 1
+    local item = world.next_item
+    if choose(world.queues, n):try_put(item) then
+      world.put[item] = 1
+    end
+  end,
+  function(world, n)
+    took_if_any(world, choose(world.queues, n):try_get())
+  end,
+  function(world, n)
+    choose(world.events, n):set()
+  end,
+  function(world, n)
+    choose(world.events, n):clear()
+  end,
+  function(world, n)
+    choose(world.futures, n):set_result(n)
+  end,
+  function(world, n)
+    strike_task(world, n)
+  end,
+  function(world, n)
+    strike_scope(world, n)
+  end,
+  function(world)
+    local permit = world.semaphore:try_acquire()
+    if permit then
+      permit:release()
+    end
+  end,
+}
+
+-- Makes garbage whose finalizer meddles, whenever the collector finds it.
+local function litter(world)
+  setmetatable({}, {
+    __gc = function()
+      local meddler = world.meddler
+      if meddler then
+        world.meddler = nil -- one at a time
+        local ok, e = pcall(choose(MEDDLE, meddler(1, 1000)), world, meddler(1, 1000))
+        world.meddler = meddler
+        world.mishap = world.mishap or not ok and e or nil
+      end
+    end,
+  })
+end
+
 function run_list(context, list)
   for _, node in ipairs(list) do
+    if context.world.meddler then
+      litter(context.world)
+    end
     context:log(node, node.op)
     OPS[node.op](context, node)
   end
@@ -877,7 +939,8 @@ end
 
 local function World(program)
   return {
-    kills = program.kills,
+    rough = program.kills or program.meddles,
+    meddler = program.meddles and Random(program.seed) or nil,
     start = concur.now(),
     trace = {},
     next_id = 0,
@@ -918,7 +981,7 @@ local function finish(world)
     if #tasks > 0 then
       concur.wait(tasks)
     end
-    if world.kills then
+    if world.rough then
       concur.sleep(600) -- what killed tasks owned was cancelled, but nobody waited for it
     end
   until #tasks == #world.background and #tasks == count
@@ -928,8 +991,8 @@ local function finish(world)
       if is_violation(e) then
         error(e, 0)
       end
-      check_error(e, world.kills)
-    elseif task:state() == "cancelled" and not world.kills then
+      check_error(e, world.rough)
+    elseif task:state() == "cancelled" and not world.rough then
       local reason = expect.error("FutureCancelled", task.result, task).reason
       if reason ~= world.cancelled[task] then
         violation("I6: %s was not the first reason", tostring(reason))
@@ -950,6 +1013,10 @@ local function finish(world)
 end
 
 local function check_world(world)
+  world.meddler = nil
+  if world.mishap then
+    violation("a finalizer failed: %s", tostring(world.mishap))
+  end
   for i, lock in ipairs(world.locks) do
     if lock:locked() then
       violation("I2: lock %d is held at the end", i)
@@ -1008,7 +1075,7 @@ local function execute(program, world)
     if is_violation(e) then
       error(e, 0)
     end
-    check_error(e, world.kills)
+    check_error(e, world.rough)
   end
   finish(world)
   check_counts(world, counts, 1)
@@ -1017,7 +1084,7 @@ end
 
 ---Runs a program as a run of its own. Raises when an invariant does not hold.
 ---@param program table
----@return string trace
+---@return string trace the same for the same program, unless finalizers meddle in it
 function random_program.run(program)
   local world
   testing.run(function()
@@ -1030,7 +1097,7 @@ function random_program.run(program)
   end, {
     shuffle = program.shuffle,
     on_error = function(e)
-      check_error(e, program.kills)
+      check_error(e, program.kills or program.meddles)
     end,
   })
   return table.concat(world.trace, "\n")
