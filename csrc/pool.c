@@ -3,12 +3,12 @@
  * See pool.h.  The counters, all guarded by the pool's mutex:
  *
  *   alive = idle + busy          every thread that exists
- *   idle  = starting + spinning + sleeping (on `work`)
+ *   idle  >= sleeping (on `work`), spinning; the others are starting or come from a job
  *   busy  >= blocked             threads with a job, of which some wait for other jobs
  *
- * A thread may take a job while busy - blocked < workers.  `starting`, `spinning` and `waking`
- * threads are on their way to look at the queue, so nobody needs to be woken while there are any:
- * each that takes a job calls pool_stir for the next.
+ * A thread may take a job while busy - blocked < workers.  Idle threads that do not sleep, and those
+ * that were woken (`waking`), are on their way to look at the queue, so nobody needs to be woken while
+ * there are any: each that takes a job calls pool_stir for the next.
  */
 #include "pool.h"
 
@@ -40,7 +40,7 @@ struct concur_pool {
   concur_node end_watches;
   atomic_uint queued; /* length of `queue`; changes are guarded, spinning threads look without */
   uint32_t alive, idle, busy, blocked;
-  uint32_t starting, spinning, sleeping, waking;
+  uint32_t spinning, sleeping, waking;
   uint32_t next_number;
   bool closing;
   uint64_t submitted, completed, cancelled;
@@ -197,7 +197,6 @@ static int thread_start(concur_pool *pool) {
   concur_list_append(&pool->threads, &thread->node);
   pool->alive++;
   pool->idle++;
-  pool->starting++;
   return 0;
 }
 
@@ -209,7 +208,8 @@ static bool pool_may_take(const concur_pool *pool) {
    no thread could be started where one was wanted. [under the lock] */
 static int pool_stir(concur_pool *pool) {
   if (!pool_may_take(pool)) return 0;
-  if (pool->starting + pool->spinning + pool->waking > 0) return 0;
+  /* An idle thread that does not sleep looks at the queue before it does. */
+  if (pool->idle > pool->sleeping || pool->waking > 0) return 0;
   if (pool->sleeping > 0) {
     pool->waking++;
     uv_cond_signal(&pool->work);
@@ -335,7 +335,6 @@ static void thread_main(void *argument) {
   concur_pool *pool = thread->pool;
   bool ran = false;
   uv_mutex_lock(&pool->mutex);
-  pool->starting--;
   for (;;) {
     concur_job *job = thread_next(pool, thread, ran);
     if (job == NULL) break;
