@@ -1,0 +1,395 @@
+-- SPDX-License-Identifier: MIT
+-- Random calls of the public API, in every place that code can run in.
+--
+--   lua fuzz/api_fuzz.lua [--seconds N] [--seed N] [--programs N] [--verbose]
+--
+-- No Lua program, however wrong, may crash the process or hang it for good.  Each program has a seed
+-- of its own, printed before it starts: `--seed N --programs 1` runs just that one again.  It makes
+-- objects, calls their methods with fitting or with absurd arguments, from tasks, callbacks,
+-- generators, finalizers, `<close>` variables, metamethods, comparators, hooks and coroutines of its
+-- own, and does to the coroutines of tasks what nobody should.  Errors are expected; the only thing
+-- checked is that the process lives.  So it is worth most under AddressSanitizer.
+local concur = require "concur"
+local core = require "concur.core"
+local errors = require "concur.errors"
+
+local options = { seconds = 2, seed = os.time(), programs = math.huge, verbose = false }
+do
+  local i = 1
+  while arg[i] do
+    local name = arg[i]:match "^%-%-(%a+)$"
+    if name == "verbose" then
+      options.verbose = true
+    elseif name and options[name] and tonumber(arg[i + 1]) then
+      i = i + 1
+      options[name] = math.tointeger(tonumber(arg[i])) or tonumber(arg[i])
+    else
+      error("unknown argument: " .. arg[i], 0)
+    end
+    i = i + 1
+  end
+end
+
+local random = math.random
+local budget    -- calls that this program may still make
+local bag       -- values that its calls may use
+local threads   -- coroutines it came across, its own and those of tasks
+local depth = 0 -- of calls inside each other
+
+-- Objects of one program are forgotten now and then, so that the collector has something to do.
+local function keep(value)
+  if value ~= nil then bag[random(40)] = value end
+end
+
+local act -- does something; below
+
+local function acts(limit)
+  for _ = 1, random(0, limit) do act() end
+end
+
+-- A function that does random things, then returns, raises or yields something.
+local function body()
+  local count, ending = random(0, 4), random(12)
+  return function(...)
+    local thread, is_main = coroutine.running()
+    if not is_main then threads[random(12)] = thread end
+    if random(4) == 1 then keep((...)) end
+    local close = { __close = function() acts(2) end }
+    local _ <close> = random(6) == 1 and setmetatable({}, close) or nil
+    for _ = 1, count do act() end
+    if ending == 1 then error { "an error" } end
+    if ending == 2 then error() end
+    if ending == 3 then error(bag[random(40)]) end
+    if ending == 4 and coroutine.isyieldable() then return coroutine.yield(...) end
+    if ending == 5 then return end
+    return bag[random(40)], ...
+  end
+end
+
+local foreign = assert(io.tmpfile()) -- a userdata of somebody else's
+
+local function refuse() error "a metamethod refuses" end
+
+local absurd = {
+  function() return nil end,
+  function() return 0 / 0 end,
+  function() return math.huge end,
+  function() return -1 end,
+  function() return 1e300 end,
+  function() return math.mininteger end,
+  function() return "text" end,
+  function() return {} end,
+  function() return { body(), body(), k = body() } end,
+  function()
+    return setmetatable({}, {
+      __index = refuse, __len = refuse, __pairs = refuse, __tostring = refuse,
+    })
+  end,
+  function()
+    local text = function() acts(2) return "t" end
+    return setmetatable({}, { __call = body(), __tostring = text })
+  end,
+  function() return setmetatable({}, { __lt = function() acts(2) return random(2) == 1 end }) end,
+  function() return setmetatable({}, { __gc = function() acts(2) end }) end,
+  function() return setmetatable({}, { __await = body() }) end,
+  function() local t = {} t[1] = t return t end,
+  function() return foreign end,
+  function() return select end,
+  function() return true end,
+  function() return coroutine.create(body()) end,
+  function() return errors.new("Cancelled", "made by hand") end,
+}
+
+local function any()
+  local kind = random(10)
+  if kind <= 6 then return bag[random(40)] end
+  if kind <= 8 then return body() end
+  return absurd[random(#absurd)]()
+end
+
+local function seconds()
+  local kind = random(8)
+  if kind == 1 then return any() end
+  if kind <= 4 then return 0 end
+  return random() * 3
+end
+
+local function list()
+  local made = {}
+  for i = 1, random(0, 5) do
+    made[random(5) == 1 and "key" .. i or i] = any()
+  end
+  return made
+end
+
+local function arms()
+  local made = {}
+  for i = 1, random(3) do
+    local value = any()
+    local ok, arm = pcall(function()
+      local kind = random(5)
+      if kind == 1 then return value:getting() end
+      if kind == 2 then return value:putting(i) end
+      if kind == 3 then return value:waiting() end
+      if kind == 4 then return concur.after(seconds()) end
+      return value
+    end)
+    made[i] = ok and arm or value
+    keep(made[i])
+  end
+  return made
+end
+
+-- name -> makes fitting arguments; absent: `any` so many times as chance will have it.
+local arguments = {
+  spawn = function() return body(), any() end,
+  async = function() return body() end,
+  sleep = function() return seconds(), any() end,
+  timeout = function() return seconds(), body(), any() end,
+  timeout_at = function() return concur.now() + random(), body() end,
+  move_on_after = function() return seconds(), body(), any() end,
+  move_on_at = function() return concur.now() + random(), body() end,
+  cancel_scope = function()
+    local scope = { shield = random(2) == 1, deadline = concur.now() + random() }
+    return body(), random(2) == 1 and scope or nil
+  end,
+  shield = function() return body(), any() end,
+  task_group = function() return body(), any() end,
+  gather = function() return table.unpack(list()) end,
+  settle = function() return list() end,
+  race = function() return body(), any() end,
+  any = function() return any(), body() end,
+  wait = function() return list(), { timeout = seconds() } end,
+  as_completed = function() return list() end,
+  select = function() return arms() end,
+  after = function() return seconds() end,
+  suspend = function()
+    return function(resume, fail)
+      keep(resume)
+      keep(fail)
+      acts(1)
+      return random(2) == 1 and body() or nil
+    end
+  end,
+  wrap = function() return body() end,
+  pcall = function() return body(), any() end,
+  xpcall = function() return body(), body(), any() end,
+  Queue = function() return random(0, 2) end,
+  LifoQueue = function() return random(0, 2) end,
+  PriorityQueue = function() return random(0, 2) end,
+  Semaphore = function() return random(0, 2) end,
+  CapacityLimiter = function() return random(2) end,
+  Barrier = function() return random(2) end,
+  Channel = function() return random(0, 2) end,
+  watch = function() return list() end,
+  call_soon = function() return body(), any() end,
+  call_later = function() return seconds(), body() end,
+  call_at = function() return concur.now() + random(), body() end,
+  step = function() return 0 end,
+}
+
+local function some_arguments()
+  local count = random(0, 3)
+  if count == 0 then return end
+  if count == 1 then return any() end
+  if count == 2 then return any(), any() end
+  return any(), any(), any()
+end
+
+local functions = {
+  "spawn", "spawn", "spawn", "spawn", "async", "await", "await", "Future", "Future",
+  "current_task", "all_tasks", "sleep", "sleep", "checkpoint", "sleep_forever", "suspend", "now",
+  "gather", "settle", "race", "any", "task_group", "timeout", "timeout_at", "move_on_after",
+  "move_on_at", "cancel_scope", "shield", "current_scope", "effective_deadline", "pcall",
+  "xpcall", "ContextVar", "wrap", "wrap", "select", "select", "after", "Lock", "Event",
+  "Semaphore", "Queue", "LifoQueue", "PriorityQueue", "wait", "as_completed", "Condition",
+  "CapacityLimiter", "Barrier", "run", "Channel",
+}
+
+-- Of the core; what concur's own Lua code calls is reachable for everybody.
+local core_functions = {
+  "watch", "rethrow", "first_traceback", "traceback_handler", "report", "call_soon", "call_soon",
+  "call_later", "call_later", "call_at", "run_forever", "stop", "stop", "step", "next_timeout",
+  "fd", "is_running", "close", "counters", "switches", "shuffle", "checkpoint_if_cancelled",
+  "ParkingLot", "wait_until_idle", "use_clock", "Clock",
+}
+
+local methods = {
+  "result", "result", "state", "done", "cancelled", "exception", "cancel", "cancel",
+  "add_done_callback", "set_result", "set_exception", "name", "set_name", "traceback",
+  "awaiting", "kill", "kill", "spawn", "spawn", "start", "deadline", "shield", "cancel_called",
+  "cancelled_caught", "get", "set", "with", "acquire", "acquire", "try_acquire", "release",
+  "locked", "held", "owner", "waiters", "wait", "clear", "is_set", "value", "put", "put",
+  "try_put", "get", "try_get", "iter", "task_done", "join", "close", "closed", "size", "maxsize",
+  "full", "empty", "getting", "putting", "waiting", "notify", "notify_all", "wait_for",
+  "borrowed", "available", "total", "next", "left", "park", "unpark", "send", "recv", "try_send",
+  "try_recv",
+}
+
+local metamethods = { "__gc", "__close", "__tostring", "__call", "__index", "__concat", "__eq" }
+
+local function call_function()
+  local name = functions[random(#functions)]
+  local make = random(5) > 1 and arguments[name] or some_arguments
+  keep(concur[name](make()))
+end
+
+local function call_core()
+  local name = core_functions[random(#core_functions)]
+  local make = random(5) > 1 and arguments[name] or some_arguments
+  keep(core[name](make()))
+end
+
+local function call_method()
+  local object = any()
+  local name = methods[random(#methods)]
+  keep(object[name](object, some_arguments()))
+end
+
+local function call_value()
+  keep(any()(some_arguments()))
+end
+
+local function call_metamethod()
+  local meta = debug.getmetatable(any())
+  local name = metamethods[random(#metamethods)]
+  keep(meta[name](some_arguments()))
+end
+
+-- A method taken from one object, called with another.
+local function call_wrong_self()
+  any()[methods[random(#methods)]](some_arguments())
+end
+
+-- What nobody should do to a coroutine.
+local function abuse_thread()
+  local thread = threads[random(12)]
+  local kind = random(7)
+  if kind == 1 then
+    coroutine.close(thread)
+  elseif kind <= 3 then
+    coroutine.resume(thread, some_arguments())
+  elseif kind == 4 then
+    debug.sethook(thread, function() if budget > 0 then acts(1) end end, "", random(20))
+  elseif kind == 5 then
+    debug.sethook(thread)
+  elseif kind == 6 then
+    debug.traceback(thread)
+  else
+    threads[random(12)] = nil
+  end
+end
+
+-- Waits in places that cannot be suspended.
+local function odd_place()
+  local kind = random(7)
+  if kind == 1 then
+    table.sort({ 3, 1, 2 }, function(a, b) acts(1) return a < b end)
+  elseif kind == 2 then
+    string.gsub("abc", "%w", function() acts(1) end)
+  elseif kind == 3 then
+    xpcall(error, function() acts(1) end)
+  elseif kind == 4 then
+    tostring(setmetatable({}, { __tostring = function() acts(1) return "t" end }))
+  elseif kind == 5 then
+    setmetatable({}, { __gc = function() acts(2) end })
+  elseif kind == 6 then
+    local thread = coroutine.create(body())
+    threads[random(12)] = thread
+    coroutine.resume(thread)
+  else
+    collectgarbage "step"
+  end
+end
+
+local kinds = {
+  call_function, call_function, call_function, call_function, call_method, call_method, call_method,
+  call_method, call_method, call_method, call_value, call_core, call_metamethod, call_wrong_self,
+  abuse_thread, odd_place,
+}
+
+-- Has a finalizer run at the next allocation, in the middle of whatever comes next.
+local function interrupt()
+  local run = function() acts(3) end
+  collectgarbage()
+  collectgarbage "generational"
+  collectgarbage "stop"
+  setmetatable({}, { __gc = run })
+  collectgarbage "restart"
+end
+
+function act()
+  if budget <= 0 or depth >= 30 then return end
+  budget = budget - 1
+  depth = depth + 1
+  local kind = kinds[random(#kinds)]
+  if random(40) == 1 then interrupt() end
+  -- Not always protected: errors must find their way through everything.
+  if random(5) == 1 then
+    kind()
+  else
+    pcall(kind)
+  end
+  depth = depth - 1
+end
+
+local collectors = {
+  function() collectgarbage("incremental", 200, 100) end,
+  function() collectgarbage("incremental", 1, 1000, 1) end,
+  function() collectgarbage "generational" end,
+}
+
+-- Something of everything, so that calls find what they fit.
+local function furnish()
+  local made = {
+    concur.Future(), concur.Queue(1), concur.Queue(), concur.PriorityQueue(), concur.Lock(),
+    concur.Event(), concur.Semaphore(1), concur.Condition(), concur.Barrier(2),
+    concur.CapacityLimiter(1), concur.ContextVar(1), concur.wrap(body()), concur.after(1),
+    core.ParkingLot(), core.watch {}, concur.Channel(1), concur.async(body()),
+  }
+  for i, value in ipairs(made) do bag[i * 2] = value end
+end
+
+-- The main function of a run: works until nothing is left to do.
+local function main()
+  for _ = 1, random(8) do keep(concur.spawn(body())) end
+  for _ = 1, random(30) do act() end
+end
+
+local function program(seed)
+  math.randomseed(seed)
+  collectors[random(#collectors)]()
+  budget, bag, threads, depth = 300, {}, {}, 0
+  local arm = rawget(_G, "arm")
+  if arm then arm() end -- in the test host: from here on memory may run short
+  -- No concur object that an error message shows may print itself to the terminal.
+  core.set_on_error(random(3) == 1 and function() acts(1) end or function() end)
+  if random(8) == 1 then pcall(core.shuffle, seed) end
+  furnish()
+  for _ = 1, random(3) do
+    pcall(core.use_clock, core.Clock()) -- nobody really sleeps
+    budget = 300
+    if random(4) > 1 then
+      pcall(concur.run, main)
+    else
+      pcall(acts, 20)
+    end
+    depth = 0
+  end
+  budget = 0
+  debug.sethook()
+  bag, threads = {}, {}
+  -- What is left must end: a task that refuses is ended by force.
+  pcall(core.close)
+  if random(4) == 1 then collectgarbage() end
+end
+
+io.stdout:setvbuf "no"
+local start, count = os.time(), 0
+while count < options.programs and os.time() - start < options.seconds do
+  local seed = options.seed + count
+  if options.verbose then print("seed " .. seed) end -- the last line says which one died
+  program(seed)
+  count = count + 1
+end
+print(("%d programs, seeds %d to %d"):format(count, options.seed, options.seed + count - 1))
