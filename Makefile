@@ -99,7 +99,7 @@ bench-instructions: build ## count instructions per operation and compare with t
 
 # --- Checking it -----------------------------------------------------------------------------
 
-.PHONY: check lint types docs-check
+.PHONY: check lint types docs-check random
 check: lint test ## exactly what CI runs: lint, warning-free builds, types, specs
 
 lint: build ## luacheck, drift of types/, and C without a warning from gcc and clang
@@ -113,6 +113,9 @@ lint: build ## luacheck, drift of types/, and C without a warning from gcc and c
 
 types: build ## write types/ (LuaLS definitions) from the annotations in the sources
 	$(LUA) scripts/types.lua
+
+random: ## 10,000 random programs (CONCUR_PROGRAMS=..., CONCUR_SEED=...)
+	@CONCUR_PROGRAMS=$${CONCUR_PROGRAMS:-10000} $(SUBMAKE) test SPECS=spec/random_programs_spec.lua
 
 docs-check: ## run every code block of the documentation and every example
 	@$(SUBMAKE) test SPECS="spec/docs_spec.lua spec/examples_spec.lua"

@@ -156,21 +156,24 @@ int concur_fiber_park(lua_State *L, concur_fiber *fiber, const concur_wait *wait
   return suspend(L, fiber, resume);
 }
 
-int concur_fiber_yield(lua_State *L, concur_fiber *fiber, concur_resume body) {
+/* Puts the running fiber at the end of the ready queue. */
+static inline void take_turn(concur_fiber *fiber, concur_outcome outcome) {
   fiber->wait = &wait_turn;
   fiber->given = false;
   fiber->state = CONCUR_FIBER_READY;
-  fiber->outcome = CONCUR_OUTCOME_VALUE;
+  fiber->outcome = (uint8_t)outcome;
   concur_loop_ready(fiber->scheduler->loop, &fiber->ready);
+}
+
+int concur_fiber_yield(lua_State *L, concur_fiber *fiber, concur_resume body) {
+  take_turn(fiber, CONCUR_OUTCOME_VALUE);
   return suspend(L, fiber, body);
 }
 
 /* Cancelled, or served too often in a row: the way through the scheduler. */
 static int begin_later(lua_State *L, concur_fiber *fiber, concur_resume body) {
-  fiber->wait = &wait_turn;
-  fiber->given = false;
   bool cancelled = concur_fiber_cancelled(fiber);
-  concur_fiber_wake(fiber, cancelled ? CONCUR_OUTCOME_CANCELLED : CONCUR_OUTCOME_VALUE);
+  take_turn(fiber, cancelled ? CONCUR_OUTCOME_CANCELLED : CONCUR_OUTCOME_VALUE);
   return suspend(L, fiber, body);
 }
 
@@ -189,9 +192,9 @@ int concur_fiber_begin_anywhere(lua_State *L, concur_resume body) {
 
 void concur_fiber_wake(concur_fiber *fiber, concur_outcome outcome) {
   concur_loop *loop = fiber->scheduler->loop;
-  /* READY: its coroutine was tampered with, and it was woken to find out before what it waited for
-     could be told. */
-  if (fiber->state == CONCUR_FIBER_DEAD || fiber->state == CONCUR_FIBER_READY) return;
+  /* Any other state: it was ended by force, or woken to find out that its coroutine was tampered
+     with, before what it waited for could be told. */
+  if (fiber->state != CONCUR_FIBER_PARKED && fiber->state != CONCUR_FIBER_CLAIMED) return;
   fiber->state = CONCUR_FIBER_READY;
   fiber->outcome = (uint8_t)outcome;
   if (loop == NULL) return; /* the state closes: nothing will run any more */
@@ -228,6 +231,16 @@ void concur_fiber_deliver(concur_fiber *fiber) {
   } else if (fiber->state == CONCUR_FIBER_PARKED && fiber_abort(fiber)) {
     concur_fiber_wake(fiber, CONCUR_OUTCOME_CANCELLED);
   }
+}
+
+void concur_fiber_detach(concur_fiber *fiber) {
+  if (fiber->state != CONCUR_FIBER_PARKED) return;
+  if (fiber->wait->detach != NULL) {
+    fiber->wait->detach(fiber);
+  } else {
+    concur_node_unlink(&fiber->waiter.node);
+  }
+  concur_loop_stop_timer(fiber->scheduler->loop, &fiber->timer);
 }
 
 static void on_wait_timeout(concur_timer *timer, void *context) {
@@ -272,7 +285,7 @@ static bool fiber_give(lua_State *L, concur_waiter *waiter) {
 }
 
 void concur_fiber_claim(concur_fiber *fiber) {
-  fiber->state = CONCUR_FIBER_RUNNING;
+  fiber->state = CONCUR_FIBER_CLAIMED;
   if (fiber->scheduler->loop != NULL) {
     concur_loop_stop_timer(fiber->scheduler->loop, &fiber->timer);
   }
@@ -349,7 +362,7 @@ static void break_deadlock(lua_State *L, concur_fiber *fiber) {
   concur_scheduler *scheduler = fiber->scheduler;
   scheduler->kill_all(L, scheduler);
   if (fiber->state == CONCUR_FIBER_PARKED && scheduler->loop->ready_head == NULL) {
-    concur_node_unlink(&fiber->waiter.node);
+    concur_fiber_detach(fiber);
     concur_fiber_wake(fiber, CONCUR_OUTCOME_CANCELLED);
   }
 }

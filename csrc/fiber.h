@@ -32,6 +32,7 @@ typedef enum concur_fiber_state {
   CONCUR_FIBER_READY,   /* in the ready queue */
   CONCUR_FIBER_RUNNING, /* its Lua code runs, or (top level) the script does */
   CONCUR_FIBER_PARKED,  /* waits for its wake */
+  CONCUR_FIBER_CLAIMED, /* parked, but what it offered was taken: its wake follows at once */
   CONCUR_FIBER_DEAD     /* ended */
 } concur_fiber_state;
 
@@ -164,8 +165,7 @@ static inline int concur_fiber_begin(lua_State *L, concur_resume body) {
 int concur_fiber_park(lua_State *L, concur_fiber *fiber, const concur_wait *wait, void *target,
                       concur_resume resume);
 
-/* Wakes a parked fiber whose node is unlinked; does nothing when it is ready or has ended.  Never
-   fails. */
+/* Wakes a parked fiber whose node is unlinked; does nothing to any other.  Never fails. */
 void concur_fiber_wake(concur_fiber *fiber, concur_outcome outcome);
 
 /* notify function of a fiber's own waiter: wakes it with VALUE. */
@@ -188,6 +188,9 @@ void concur_fiber_claim(concur_fiber *fiber);
    level it must be stashed before parking. */
 extern const concur_exchange concur_fiber_exchange;
 void concur_fiber_stash(lua_State *L, concur_fiber *fiber, int index);
+
+/* Takes a parked fiber off what it waits for, by force: nothing points to it afterwards. */
+void concur_fiber_detach(concur_fiber *fiber);
 
 /* True when the parked fiber's coroutine is as it left it. */
 static inline bool concur_fiber_intact(const concur_fiber *fiber) {

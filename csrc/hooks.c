@@ -10,8 +10,8 @@ static void call_hook(lua_State *L, concur_runtime *runtime, const char *name) {
   lua_getfield(L, -1, name);
   lua_remove(L, -2);
   if (!lua_isnil(L, -1)) {
-    if (lua_pcall(L, 0, 0, 0) == LUA_OK) return;
-    concur_report(L, runtime, -1, 0, "error in a test hook");
+    if (lua_pcall(L, 0, 0, 0) != LUA_OK) concur_report_safely(L, runtime, "error in a test hook");
+    return;
   }
   lua_pop(L, 1);
 }

@@ -122,9 +122,8 @@ static void ready_shuffle(concur_loop *loop) {
 static void report_slow(concur_loop *loop, uint64_t took_ns) {
   lua_State *L = loop->L;
   if (!lua_checkstack(L, LUA_MINSTACK)) return;
-  lua_pushfstring(L, "a step took %f seconds", (LUAI_UACNUMBER)((lua_Number)took_ns / 1e9));
-  concur_report(L, loop->runtime, -1, 0, "slow callback");
-  lua_pop(L, 1);
+  lua_pushnumber(L, (lua_Number)took_ns / 1e9);
+  concur_report_safely(L, loop->runtime, "slow callback, in seconds");
 }
 
 static void run_timed(concur_loop *loop, concur_ready *ready) {
@@ -353,12 +352,10 @@ void concur_loop_step(concur_loop *loop, lua_State *L, uint64_t max_ns) {
     collect(loop);
   }
   /* What is ready now, but not what that makes ready: a host's turn must end. */
-  concur_ready **last = loop->ready_tail;
-  while (loop->ready_head != NULL && !loop->leave) {
-    bool final = &loop->ready_head->next == last;
-    run_ready(loop, 1);
-    if (final) break;
-  }
+  uint32_t count = 0;
+  for (concur_ready *ready = loop->ready_head; ready != NULL; ready = ready->next) count++;
+  run_ready(loop, count);
+  loop->stop = false; /* nothing here that it could stop */
   if (loop->runtime->reports_pending) concur_report_flush(loop->L, loop->runtime);
   leave(loop);
   /* From here the host sleeps on the descriptor: whoever posts must wake it. */
@@ -390,7 +387,6 @@ bool concur_loop_protect(concur_loop *loop, lua_CFunction function, void *data) 
   lua_pushcfunction(L, function);
   lua_pushlightuserdata(L, data);
   if (lua_pcall(L, 1, 0, 0) == LUA_OK) return true;
-  concur_report(L, loop->runtime, -1, 0, "error in a callback");
-  lua_pop(L, 1);
+  concur_report_safely(L, loop->runtime, "error in a callback");
   return false;
 }

@@ -52,7 +52,9 @@ concur_waiter *concur_parking_take(lua_State *L, concur_node *waiters) {
 
 int concur_parking_count(const concur_node *waiters) {
   int count = 0;
-  for (const concur_node *node = waiters->next; node != waiters; node = node->next) count++;
+  for (concur_node *node = waiters->next; node != waiters; node = node->next) {
+    if (!is_broken(concur_waiter_of(node))) count++;
+  }
   return count;
 }
 

@@ -38,6 +38,22 @@ static void waiters_wake(concur_executor *executor, concur_node *waiters, bool a
   }
 }
 
+/* A fiber that was woken runs within a few turns, unless it was ended by force. */
+enum { LONGEST_REST = 64 };
+
+/* True while somebody was woken for room and has not had its turn. */
+static bool is_resting(const concur_executor *executor) {
+  return executor->resting != NULL && executor->rested < LONGEST_REST;
+}
+
+bool concur_pool_wait_rests(concur_executor *executor) {
+  return executor->resting != NULL && ++executor->rested < LONGEST_REST;
+}
+
+void concur_pool_wait_served(concur_executor *executor) {
+  executor->rested = LONGEST_REST;
+}
+
 static void executor_watch(concur_executor *executor, concur_pool_event event, pool_watch *watch) {
   executor->watches[event] = &watch->watch;
   concur_pool_watch(executor->pool, event, &watch->watch);
@@ -50,9 +66,9 @@ static void on_event(concur_mail *mail, void *owner) {
   concur_loop *loop = owner;
   executor->watches[watch->event] = NULL;
   waiters_wake(executor, waiters, watch->event == CONCUR_POOL_ENDED);
-  if (!concur_list_empty(waiters) && executor->resting == NULL) {
-    /* There is room until the fiber that was woken has used it: the next one is not woken in this
-       turn. */
+  if (watch->event == CONCUR_POOL_ROOM && executor->resting == NULL) {
+    /* There is room until the fiber that was woken has used it: nobody else is woken, and nobody
+       overtakes it, before it had its turn. */
     executor->resting = &watch->watch;
     executor->rested = 0;
     if (!concur_node_linked(&executor->flusher.node)) {
@@ -64,19 +80,8 @@ static void on_event(concur_mail *mail, void *owner) {
   concur_executor_release(executor);
 }
 
-/* A fiber that was woken runs within a few turns, unless it was ended by force. */
-enum { LONGEST_REST = 64 };
-
-bool concur_pool_wait_rests(concur_executor *executor) {
-  return executor->resting != NULL && ++executor->rested < LONGEST_REST;
-}
-
-void concur_pool_wait_served(concur_executor *executor) {
-  executor->rested = LONGEST_REST;
-}
-
 void concur_pool_wait_rearm(concur_executor *executor) {
-  if (executor->resting != NULL && executor->rested < LONGEST_REST) return;
+  if (is_resting(executor)) return;
   concur_watch *watch = executor->resting;
   executor->resting = NULL;
   if (watch == NULL) return;
@@ -96,6 +101,7 @@ static void on_event_dropped(concur_mail *mail) {
 /* Sees to it that a watch is with the pool.  Raises when out of memory. */
 static void executor_need_watch(lua_State *L, concur_executor *executor, concur_pool_event event) {
   if (executor->watches[event] != NULL) return;
+  if (event == CONCUR_POOL_ROOM && is_resting(executor)) return; /* see concur_pool_wait_rearm */
   pool_watch *watch = calloc(1, sizeof *watch);
   if (watch == NULL) luaL_error(L, "not enough memory");
   watch->watch.mail.deliver = on_event;
@@ -124,7 +130,7 @@ static const concur_wait wait_room = {"executor:submit", on_abort, on_detach, fa
 static const concur_wait wait_end = {"executor:shutdown", on_abort, on_detach, false};
 
 bool concur_pool_room_is_wanted(const concur_executor *executor) {
-  return !concur_list_empty(&executor->waiters[CONCUR_POOL_ROOM]);
+  return is_resting(executor) || !concur_list_empty(&executor->waiters[CONCUR_POOL_ROOM]);
 }
 
 int concur_pool_wait_room(lua_State *L, concur_fiber *fiber, concur_executor *executor, bool again,

@@ -26,6 +26,24 @@ void concur_report(lua_State *L, concur_runtime *runtime, int index, int traceba
   runtime->reports_pending = true;
 }
 
+/* Arguments: error, light userdata runtime, light userdata what. */
+static int l_queue(lua_State *L) {
+  concur_report(L, lua_touserdata(L, 2), 1, 0, lua_touserdata(L, 3));
+  return 0;
+}
+
+void concur_report_safely(lua_State *L, concur_runtime *runtime, const char *what) {
+  if (lua_checkstack(L, LUA_MINSTACK)) {
+    lua_pushcfunction(L, l_queue);
+    lua_insert(L, -2);
+    lua_pushlightuserdata(L, runtime);
+    lua_pushlightuserdata(L, (void *)what);
+    if (lua_pcall(L, 3, 0, 0) == LUA_OK) return;
+  }
+  lua_pop(L, 1);
+  fprintf(stderr, "concur: %s; it could not be reported: not enough memory\n", what);
+}
+
 /* Stack: error, traceback or false, what.  Prints them; may raise (a __tostring that raises). */
 static int l_print(lua_State *L) {
   const char *message = luaL_tolstring(L, 1, NULL);

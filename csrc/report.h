@@ -17,6 +17,10 @@
 void concur_report(lua_State *L, concur_runtime *runtime, int index, int traceback,
                    const char *what);
 
+/* The same for the error on top of the stack, which is popped, where nothing may raise: if memory is
+   short, stderr gets a line instead. */
+void concur_report_safely(lua_State *L, concur_runtime *runtime, const char *what);
+
 /* Hands queued errors to on_error.  Never raises: what on_error itself raises goes to stderr. */
 void concur_report_flush(lua_State *L, concur_runtime *runtime);
 

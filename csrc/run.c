@@ -71,7 +71,7 @@ static int run_finished(lua_State *L, concur_fiber *fiber) { /* stack: root task
   scheduler->running = false;
   lua_settop(L, 1);
   concur_interruption interruption = scheduler->interruption;
-  if (root->future.state != CONCUR_CANCELLED) scheduler->interruption = CONCUR_NOT_INTERRUPTED;
+  scheduler->interruption = CONCUR_NOT_INTERRUPTED; /* what follows may raise */
   /* The root's own error is raised here, not reported. */
   int count = concur_future_push_outcome(L, runtime, 1, &root->future);
   concur_future_report_unretrieved(L, runtime);
@@ -79,6 +79,7 @@ static int run_finished(lua_State *L, concur_fiber *fiber) { /* stack: root task
   if (count >= 0) return count;
   bool cancelled = root->future.state == CONCUR_CANCELLED;
   if (cancelled && (interruption != CONCUR_NOT_INTERRUPTED || fiber->scope->cancelled)) {
+    scheduler->interruption = interruption;
     return concur_fiber_raise_cancelled(L, fiber);
   }
   return concur_fiber_rethrow_from(L, fiber);
@@ -159,8 +160,8 @@ static int l_run_forever(lua_State *L) {
 
 static void on_stop(concur_loop *loop, concur_ready *ready) {
   (void)ready;
+  if (loop->stopping) loop->stop = true;
   loop->stopping = false;
-  loop->stop = true;
 }
 
 /* What is ready now still runs, what that makes ready does not. */

@@ -70,21 +70,22 @@ static bool can_kill(const concur_body *body) {
                                                  fiber->outcome == CONCUR_OUTCOME_CANCELLED);
 }
 
-static void detach(concur_fiber *fiber) {
-  if (fiber->state != CONCUR_FIBER_PARKED) return;
-  if (fiber->wait->detach != NULL) {
-    fiber->wait->detach(fiber);
-  } else {
-    concur_node_unlink(&fiber->waiter.node);
-  }
-  concur_loop_stop_timer(fiber->scheduler->loop, &fiber->timer);
-}
-
 void concur_coroutine_close(lua_State *L, concur_runtime *runtime, lua_State *co) {
   if (lua_resetthread(co) == LUA_OK) return;
   lua_xmove(co, L, 1);
-  concur_report(L, runtime, -1, 0, "error in a <close> variable of a killed task");
-  lua_pop(L, 1);
+  concur_report_safely(L, runtime, "error in a <close> variable of a killed task");
+}
+
+/* Argument: light userdata body. */
+static int l_abandon_locks(lua_State *L) {
+  concur_body_abandon_locks(L, lua_touserdata(L, 1));
+  return 0;
+}
+
+static void abandon_locks_safely(lua_State *L, concur_body *body) {
+  lua_pushcfunction(L, l_abandon_locks);
+  lua_pushlightuserdata(L, body);
+  if (lua_pcall(L, 1, 0, 0) != LUA_OK) lua_pop(L, 1);
 }
 
 bool concur_task_kill(lua_State *L, concur_task *task) {
@@ -108,7 +109,7 @@ bool concur_task_kill(lua_State *L, concur_task *task) {
                               "more than %d kills inside each other, each in a <close> variable "
                               "of the one before", DEEPEST_KILL);
   }
-  detach(fiber);
+  concur_fiber_detach(fiber);
   concur_body_push_task(L, runtime, body);
   fiber->state = CONCUR_FIBER_RUNNING; /* nothing can wake it or cancel it any more */
   concur_fiber *killer = scheduler->current;
@@ -120,8 +121,8 @@ bool concur_task_kill(lua_State *L, concur_task *task) {
   scheduler->kills--;
   fiber->state = CONCUR_FIBER_DEAD;
   concur_scope_abandon_all(L, fiber);
-  concur_body_abandon_locks(L, body);
-  lua_pushliteral(L, "killed");
+  abandon_locks_safely(L, body);
+  lua_pushnil(L);
   concur_future_set_cancelled(L, lua_gettop(L) - 1, &task->future);
   concur_body_retire(L, body);
   concur_anchor_release(L, runtime, body->co_slot);

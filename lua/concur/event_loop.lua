@@ -172,6 +172,10 @@ function M.Runner(options)
     elseif type(value) ~= expected then
       argument_error(1, "Runner",
         ("option '%s': %s expected, got %s"):format(key, expected, type(value)))
+    elseif key == "shuffle" and math.type(value) ~= "integer" then
+      argument_error(1, "Runner", "option 'shuffle' must be an integer")
+    elseif value ~= value then
+      argument_error(1, "Runner", ("option '%s' must not be NaN"):format(key))
     end
   end
   local copy = {}
