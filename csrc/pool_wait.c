@@ -27,18 +27,21 @@ static void watch_free(pool_watch *watch) {
   free(watch);
 }
 
-/* Wakes waiting fibers; they find out by themselves how things are. */
-static void waiters_wake(concur_executor *executor, concur_node *waiters, bool all) {
+/* Wakes waiting fibers; they find out by themselves how things are.  False if there was none. */
+static bool waiters_wake(concur_executor *executor, concur_node *waiters, bool all) {
   concur_node *node;
+  bool any = false;
   while ((node = concur_list_pop(waiters)) != NULL) {
     concur_waiter *waiter = concur_container_of(node, concur_waiter, node);
     loop_of(executor)->external_refs--;
     waiter->notify(waiter, executor);
-    if (!all) return;
+    any = true;
+    if (!all) break;
   }
+  return any;
 }
 
-/* A fiber that was woken runs within a few turns, unless it was ended by force. */
+/* A fiber that was woken runs within a few turns, or was ended by force. */
 enum { LONGEST_REST = 64 };
 
 /* True while somebody was woken for room and has not had its turn. */
@@ -47,7 +50,10 @@ static bool is_resting(const concur_executor *executor) {
 }
 
 bool concur_pool_wait_rests(concur_executor *executor) {
-  return executor->resting != NULL && ++executor->rested < LONGEST_REST;
+  /* With nothing ready nobody is on the way, and there may be no other turn. */
+  if (loop_of(executor)->ready_head == NULL) executor->rested = LONGEST_REST;
+  if (is_resting(executor)) executor->rested++;
+  return is_resting(executor);
 }
 
 void concur_pool_wait_served(concur_executor *executor) {
@@ -65,8 +71,8 @@ static void on_event(concur_mail *mail, void *owner) {
   concur_node *waiters = &executor->waiters[watch->event];
   concur_loop *loop = owner;
   executor->watches[watch->event] = NULL;
-  waiters_wake(executor, waiters, watch->event == CONCUR_POOL_ENDED);
-  if (watch->event == CONCUR_POOL_ROOM && executor->resting == NULL) {
+  bool woken = waiters_wake(executor, waiters, watch->event == CONCUR_POOL_ENDED);
+  if (woken && watch->event == CONCUR_POOL_ROOM && executor->resting == NULL) {
     /* There is room until the fiber that was woken has used it: nobody else is woken, and nobody
        overtakes it, before it had its turn. */
     executor->resting = &watch->watch;
