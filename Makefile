@@ -104,7 +104,7 @@ check: lint test ## exactly what CI runs: lint, warning-free builds, types, spec
 
 lint: build ## luacheck, drift of types/, and C without a warning from gcc and clang
 	@scripts/setup lint
-	luacheck -q $(wildcard lua spec scripts examples bench) .busted concur-scm-1.rockspec
+	luacheck -q $(wildcard lua spec scripts examples bench fuzz) .busted concur-scm-1.rockspec
 	$(LUA) scripts/types.lua --check
 	@$(SUBMAKE) BUILD=$(BUILD)/lint WERROR=-Werror objects
 	@if command -v clang >/dev/null; then \
