@@ -618,7 +618,12 @@ static int l_gc(lua_State *L) {
 }
 
 static int l_tostring(lua_State *L) {
-  concur_channel *channel = check_handle(L)->channel;
+  const handle *self = concur_class_check(L, 1, CONCUR_CLASS_CHANNEL);
+  concur_channel *channel = self->channel;
+  if (channel == NULL) {
+    lua_pushliteral(L, "concur.Channel (finalized)");
+    return 1;
+  }
   lua_pushfstring(L, "concur.Channel (%s%d of %I): %p",
                   concur_channel_is_closed(channel) ? "closed, " : "",
                   (int)concur_channel_size(channel),
