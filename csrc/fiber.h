@@ -84,7 +84,8 @@ struct concur_fiber {
   uint8_t outcome;          /* concur_outcome */
   bool given;               /* a value was given to it since park */
   bool is_task;
-  concur_node held;         /* locks that it holds (sync.c) */
+  concur_node held;         /* locks that it holds and others wait for (sync.c) */
+  int held_count;           /* all locks that it holds */
   struct generator *generators; /* that run in it, innermost first (generator.c); borrowed */
   bool has_context;         /* has context variables of its own */
   bool has_trace;           /* the traces table holds an error and its first traceback */

@@ -2,12 +2,19 @@
 /* See future.h. */
 #include "future.h"
 
+#include <stdlib.h>
+
 #include "report.h"
 
-/* The error of a failed future.  User values: 1 error, 2 first traceback or nil, 3 what failed. */
+/* The error of a failed future.  User values: 1 error, 2 first traceback or nil, 3 what failed.
+   A weak table knows all of them by address: no list, because Lua frees an object without running
+   its finalizer when that cannot be called (at the limit of nested C calls). */
 typedef struct sentinel {
-  concur_node link; /* in runtime->unretrieved until retrieved */
+  uint64_t sequence; /* order of the failures */
+  bool unretrieved;
 } sentinel;
+
+static char sentinels_key; /* registry: weak table address -> sentinel */
 
 enum { SENTINEL_ERROR = 1, SENTINEL_TRACEBACK = 2, SENTINEL_NAME = 3 };
 
@@ -94,13 +101,14 @@ bool concur_future_set_error(lua_State *L, concur_runtime *runtime, int index,
   luaL_checkstack(L, 6, NULL);
   int error = lua_gettop(L);
   sentinel *mark = push_sentinel(L, runtime, index, future, error, traceback_index);
-  lua_rawgetp(L, LUA_REGISTRYINDEX, &runtime->unretrieved);
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &sentinels_key);
   lua_pushvalue(L, -2);
   lua_rawsetp(L, -2, mark);
   lua_pop(L, 1);
   bool pending = !concur_future_settled(future);
   if (pending) {
-    if (!future->retrieved) concur_list_append(&runtime->unretrieved, &mark->link);
+    mark->sequence = ++runtime->failures;
+    mark->unretrieved = !future->retrieved;
     lua_setiuservalue(L, index, 1);
     concur_future_settle(future, CONCUR_FAILED);
   }
@@ -148,7 +156,7 @@ void concur_future_push_error(lua_State *L, concur_runtime *runtime, int index,
     lua_pushnil(L);
     return;
   }
-  concur_node_unlink(&mark->link);
+  mark->unretrieved = false;
   lua_getiuservalue(L, -1, SENTINEL_ERROR);
   lua_getiuservalue(L, -2, SENTINEL_TRACEBACK);
   lua_remove(L, -3);
@@ -185,7 +193,7 @@ int concur_future_push_outcome(lua_State *L, concur_runtime *runtime, int index,
 /* Reports the error of the sentinel at `index`. */
 static void sentinel_report(lua_State *L, concur_runtime *runtime, int index, sentinel *mark) {
   index = lua_absindex(L, index);
-  concur_node_unlink(&mark->link); /* first: what follows may raise */
+  mark->unretrieved = false; /* first: what follows may raise */
   luaL_checkstack(L, 8, NULL);
   lua_getiuservalue(L, index, SENTINEL_ERROR);
   lua_getiuservalue(L, index, SENTINEL_TRACEBACK);
@@ -198,7 +206,7 @@ static void sentinel_report(lua_State *L, concur_runtime *runtime, int index, se
 
 static int l_sentinel_gc(lua_State *L) {
   sentinel *mark = concur_class_test(L, 1, CONCUR_CLASS_SENTINEL);
-  if (mark == NULL || !concur_node_linked(&mark->link)) return 0;
+  if (mark == NULL || !mark->unretrieved) return 0;
   concur_runtime *runtime = concur_runtime_of(L);
   sentinel_report(L, runtime, 1, mark);
   /* At lua_close the loop may be gone already, and will not come back. */
@@ -206,40 +214,47 @@ static int l_sentinel_gc(lua_State *L) {
   return 0;
 }
 
-typedef struct unretrieved_round {
-  concur_runtime *runtime;
-  concur_node skipped; /* being finalized: their finalizers will report them */
-} unretrieved_round;
+static int compare_sequences(const void *a, const void *b) {
+  uint64_t x = *(const uint64_t *)a;
+  uint64_t y = *(const uint64_t *)b;
+  return x < y ? -1 : x > y;
+}
 
-/* A sentinel is reachable only through its future; a weak table finds it by its address. */
+/* Argument: light userdata runtime.  What is being finalized is not in the table any more: its
+   finalizer reports it. */
 static int l_report_unretrieved(lua_State *L) {
-  unretrieved_round *round = lua_touserdata(L, 1);
-  concur_runtime *runtime = round->runtime;
-  lua_rawgetp(L, LUA_REGISTRYINDEX, &runtime->unretrieved);
-  while (!concur_list_empty(&runtime->unretrieved)) {
-    sentinel *mark = concur_container_of(runtime->unretrieved.next, sentinel, link);
-    if (lua_rawgetp(L, -1, mark) == LUA_TNIL) {
-      concur_node_unlink(&mark->link);
-      concur_list_append(&round->skipped, &mark->link);
-    } else {
-      sentinel_report(L, runtime, -1, mark);
-    }
+  concur_runtime *runtime = lua_touserdata(L, 1);
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &sentinels_key); /* 2 */
+  lua_newtable(L);                                   /* 3: sequence -> sentinel, which it keeps */
+  size_t count = 0;
+  for (lua_pushnil(L); lua_next(L, 2) != 0; lua_pop(L, 1)) {
+    const sentinel *mark = lua_touserdata(L, -1);
+    if (!mark->unretrieved) continue;
+    lua_pushvalue(L, -1);
+    lua_rawseti(L, 3, (lua_Integer)mark->sequence);
+    count++;
+  }
+  uint64_t *order = lua_newuserdatauv(L, count * sizeof *order + 1, 0);
+  size_t filled = 0;
+  for (lua_pushnil(L); lua_next(L, 3) != 0; lua_pop(L, 1)) {
+    order[filled++] = (uint64_t)lua_tointeger(L, -2);
+  }
+  qsort(order, filled, sizeof *order, compare_sequences);
+  for (size_t i = 0; i < filled; i++) {
+    lua_rawgeti(L, 3, (lua_Integer)order[i]);
+    sentinel *mark = lua_touserdata(L, -1);
+    if (mark->unretrieved) sentinel_report(L, runtime, -1, mark);
     lua_pop(L, 1);
   }
   return 0;
 }
 
 void concur_future_report_unretrieved(lua_State *L, concur_runtime *runtime) {
-  if (concur_list_empty(&runtime->unretrieved)) return;
-  unretrieved_round round = {.runtime = runtime};
-  concur_list_init(&round.skipped);
+  if (runtime->failures == runtime->failures_reported) return;
+  runtime->failures_reported = runtime->failures;
   lua_pushcfunction(L, l_report_unretrieved);
-  lua_pushlightuserdata(L, &round);
+  lua_pushlightuserdata(L, runtime);
   if (lua_pcall(L, 1, 0, 0) != LUA_OK) lua_pop(L, 1);
-  concur_node *node;
-  while ((node = concur_list_pop(&round.skipped)) != NULL) {
-    concur_list_append(&runtime->unretrieved, node);
-  }
 }
 
 void concur_future_open(lua_State *L, concur_runtime *runtime) {
@@ -250,5 +265,5 @@ void concur_future_open(lua_State *L, concur_runtime *runtime) {
   lua_pushliteral(L, "v");
   lua_setfield(L, -2, "__mode");
   lua_setmetatable(L, -2);
-  lua_rawsetp(L, LUA_REGISTRYINDEX, &runtime->unretrieved);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &sentinels_key);
 }

@@ -73,7 +73,8 @@ typedef struct concur_runtime {
   int error_ref; /* registry: metatable of error objects */
   const void *error_pointer;
   int fork_generation; /* of the process that made this runtime */
-  concur_node unretrieved; /* sentinels of failed futures whose error nobody has retrieved */
+  uint64_t failures;          /* futures that ever failed in this state */
+  uint64_t failures_reported; /* of these, when the unretrieved ones were last reported */
   bool closed;         /* lua_close has begun */
   bool reports_pending;    /* the reports table is not empty */
   bool reporting;          /* on_error runs: waiting in it is an error */

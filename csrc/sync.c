@@ -2,8 +2,10 @@
 /*
  * Lock, Event and Semaphore, on parking.h.
  *
- * A lock is linked into its owner's list of held locks, so that a task which ends while it holds
- * one is noticed: that is reported, and whoever waits gets an error.  A permit gives back what it
+ * A task counts the locks that it holds, so that one which ends with locks is noticed and reported.
+ * A lock for which somebody waits is, besides, in its owner's list of held locks, so that whoever
+ * waits gets an error then; while it is in that list it is anchored, and no finalizer is needed.
+ * A lock whose owner has ended belongs to nobody: owners are known by their task's id.  A permit gives back what it
  * stands for once, by release or `<close>`; not by a finalizer, since who uses `semaphore:release()`
  * drops it.                                                                  [loop thread]
  */
@@ -15,9 +17,11 @@
 /* ---- Lock ---- */
 
 typedef struct lock {
-  concur_node held; /* in owner->held */
+  concur_node held; /* in owner->held, while somebody waits */
   concur_node waiters;
-  concur_fiber *owner; /* NULL: free */
+  concur_fiber *owner; /* NULL: free; valid while its id is owner_id */
+  uint64_t owner_id;
+  int slot; /* anchors this while `held` is linked */
 } lock;
 
 static const concur_wait wait_lock = {.name = "Lock:acquire"};
@@ -26,25 +30,58 @@ static lock *check_lock(lua_State *L) {
   return concur_class_check(L, 1, CONCUR_CLASS_LOCK);
 }
 
+/* Who a fiber is: its task's id, 0 for the top level. */
+static uint64_t fiber_id(concur_fiber *fiber) {
+  if (!fiber->is_task) return 0;
+  const concur_task *task = concur_task_of_fiber(fiber);
+  return task != NULL ? task->id : UINT64_MAX;
+}
+
+/* The fiber that has the lock; NULL when it is free or its owner has ended. */
+static concur_fiber *lock_owner(const lock *self) {
+  return self->owner != NULL && fiber_id(self->owner) == self->owner_id ? self->owner : NULL;
+}
+
 static void lock_own(lock *self, concur_fiber *fiber) {
   self->owner = fiber;
-  concur_list_append(&fiber->held, &self->held);
+  self->owner_id = fiber_id(fiber);
+  fiber->held_count++;
+}
+
+/* Somebody is going to wait: the owner must know.  The lock is at index 1.  May raise (memory). */
+static void lock_expect(lua_State *L, concur_runtime *runtime, lock *self) {
+  if (concur_node_linked(&self->held)) return;
+  lua_pushvalue(L, 1);
+  self->slot = concur_anchor(L, runtime);
+  concur_list_append(&self->owner->held, &self->held);
+}
+
+static void lock_forget(lua_State *L, concur_runtime *runtime, lock *self) {
+  if (!concur_node_linked(&self->held)) return;
+  concur_node_unlink(&self->held);
+  concur_anchor_release(L, runtime, self->slot);
 }
 
 /* Hands the lock to the first waiter, or frees it. */
-static void lock_pass_on(lock *self) {
-  concur_node_unlink(&self->held);
+static void lock_pass_on(lua_State *L, concur_runtime *runtime, lock *self) {
+  self->owner->held_count--;
   self->owner = NULL;
   concur_waiter *waiter = concur_parking_pop(&self->waiters);
-  if (waiter == NULL) return;
-  concur_fiber *next = concur_container_of(waiter, concur_fiber, waiter);
-  lock_own(self, next);
-  concur_fiber_wake(next, CONCUR_OUTCOME_VALUE);
+  if (waiter != NULL) {
+    concur_fiber *next = concur_container_of(waiter, concur_fiber, waiter);
+    lock_own(self, next);
+    if (!concur_list_empty(&self->waiters)) { /* anchored as it is */
+      concur_node_unlink(&self->held);
+      concur_list_append(&next->held, &self->held);
+    }
+    concur_fiber_wake(next, CONCUR_OUTCOME_VALUE);
+  }
+  if (waiter == NULL || concur_list_empty(&self->waiters)) lock_forget(L, runtime, self);
 }
 
 static int lock_acquired(lua_State *L, concur_fiber *fiber) {
   lock *self = lua_touserdata(L, 1);
-  if (self->owner != fiber) {
+  if (lock_owner(self) != fiber) {
     return concur_error_raise(L, fiber->scheduler->runtime, "InvalidState",
                               "the task that held the lock ended without releasing it");
   }
@@ -52,16 +89,20 @@ static int lock_acquired(lua_State *L, concur_fiber *fiber) {
   return 1;
 }
 
+static int raise_owned(lua_State *L, concur_fiber *fiber) {
+  return concur_error_raise(L, fiber->scheduler->runtime, "InvalidState",
+                            "this task holds the lock already (a Lock is not reentrant)");
+}
+
 static int lock_take(lua_State *L, concur_fiber *fiber, lock *self) {
-  if (self->owner == NULL) {
+  concur_fiber *owner = lock_owner(self);
+  if (owner == NULL) {
     lock_own(self, fiber);
     lua_settop(L, 1);
     return 1;
   }
-  if (self->owner == fiber) {
-    return concur_error_raise(L, fiber->scheduler->runtime, "InvalidState",
-                              "this task holds the lock already (a Lock is not reentrant)");
-  }
+  if (owner == fiber) return raise_owned(L, fiber);
+  lock_expect(L, fiber->scheduler->runtime, self);
   return concur_parking_park(L, fiber, &self->waiters, &wait_lock, self, lock_acquired);
 }
 
@@ -132,7 +173,7 @@ static int would_block(lua_State *L, const char *what) {
 static int l_lock_try_acquire(lua_State *L) {
   concur_runtime *runtime = concur_runtime_of(L);
   lock *self = check_lock(L);
-  if (self->owner != NULL) return would_block(L, "the lock is taken");
+  if (lock_owner(self) != NULL) return would_block(L, "the lock is taken");
   lock_own(self, concur_fiber_current(runtime->scheduler));
   lua_settop(L, 1);
   return 1;
@@ -141,41 +182,48 @@ static int l_lock_try_acquire(lua_State *L) {
 static int l_lock_release(lua_State *L) {
   concur_runtime *runtime = concur_runtime_of(L);
   lock *self = check_lock(L);
-  if (self->owner != concur_fiber_current(runtime->scheduler)) {
+  concur_fiber *owner = lock_owner(self);
+  if (owner != concur_fiber_current(runtime->scheduler)) {
     return concur_error_raise(L, runtime, "InvalidState",
-                              self->owner == NULL ? "the lock is not taken"
-                                                  : "the lock belongs to another task");
+                              owner == NULL ? "the lock is not taken"
+                                            : "the lock belongs to another task");
   }
-  lock_pass_on(self);
+  lock_pass_on(L, runtime, self);
   return 0;
 }
 
 static int l_lock_close(lua_State *L) {
+  concur_runtime *runtime = concur_runtime_of(L);
   lock *self = check_lock(L);
-  if (self->owner == concur_fiber_current(concur_runtime_of(L)->scheduler)) lock_pass_on(self);
+  if (lock_owner(self) == concur_fiber_current(runtime->scheduler)) {
+    lock_pass_on(L, runtime, self);
+  }
   return 0;
 }
 
 static int lock_with_done(lua_State *L, int status, lua_KContext context) {
   (void)context;
-  concur_fiber *fiber = concur_fiber_current(concur_runtime_of(L)->scheduler);
+  concur_runtime *runtime = concur_runtime_of(L);
+  concur_fiber *fiber = concur_fiber_current(runtime->scheduler);
   lock *self = lua_touserdata(L, 1);
-  if (self->owner == fiber) lock_pass_on(self);
+  if (lock_owner(self) == fiber) lock_pass_on(L, runtime, self);
   if (status == LUA_OK || status == LUA_YIELD) return lua_gettop(L) - 2;
   return concur_fiber_rethrow(L, fiber);
 }
 
 static int lock_with_run(lua_State *L, concur_fiber *fiber) {
   lock *self = lua_touserdata(L, 1);
-  if (self->owner != fiber) return lock_acquired(L, fiber); /* raises */
+  if (lock_owner(self) != fiber) return lock_acquired(L, fiber); /* raises */
   int status = lua_pcallk(L, lua_gettop(L) - 3, LUA_MULTRET, 2, 0, lock_with_done);
   return lock_with_done(L, status, 0);
 }
 
 static int lock_with_wait(lua_State *L, concur_fiber *fiber) {
   lock *self = lua_touserdata(L, 1);
-  if (self->owner == fiber) return lock_wait(L, fiber); /* raises */
-  if (self->owner != NULL) {
+  concur_fiber *owner = lock_owner(self);
+  if (owner == fiber) return raise_owned(L, fiber);
+  if (owner != NULL) {
+    lock_expect(L, fiber->scheduler->runtime, self);
     return concur_parking_park(L, fiber, &self->waiters, &wait_lock, self, lock_with_run);
   }
   lock_own(self, fiber);
@@ -192,23 +240,23 @@ static int l_lock_with(lua_State *L) { /* lock, function, arguments */
 }
 
 static int l_lock_locked(lua_State *L) {
-  lua_pushboolean(L, check_lock(L)->owner != NULL);
+  lua_pushboolean(L, lock_owner(check_lock(L)) != NULL);
   return 1;
 }
 
 static int l_lock_held(lua_State *L) {
   lock *self = check_lock(L);
   concur_fiber *fiber = concur_fiber_current(concur_runtime_of(L)->scheduler);
-  lua_pushboolean(L, self->owner == fiber);
+  lua_pushboolean(L, lock_owner(self) == fiber);
   return 1;
 }
 
 static int l_lock_owner(lua_State *L) {
-  lock *self = check_lock(L);
-  if (self->owner == NULL || !self->owner->is_task) {
+  concur_fiber *owner = lock_owner(check_lock(L));
+  if (owner == NULL || !owner->is_task) {
     lua_pushnil(L);
   } else {
-    concur_body_push_task(L, concur_runtime_of(L), concur_body_of_fiber(self->owner));
+    concur_body_push_task(L, concur_runtime_of(L), concur_body_of_fiber(owner));
   }
   return 1;
 }
@@ -220,34 +268,29 @@ static int l_lock_waiters(lua_State *L) {
 
 static int l_lock_tostring(lua_State *L) {
   lock *self = check_lock(L);
-  lua_pushfstring(L, "concur.Lock (%s, %d waiting): %p", self->owner ? "locked" : "free",
+  lua_pushfstring(L, "concur.Lock (%s, %d waiting): %p", lock_owner(self) ? "locked" : "free",
                   concur_parking_count(&self->waiters), lua_topointer(L, 1));
   return 1;
 }
 
-/* Nobody can reach the lock any more, but its owner may live on. */
-static int l_lock_gc(lua_State *L) {
-  lock *self = concur_class_test(L, 1, CONCUR_CLASS_LOCK);
-  if (self != NULL) concur_node_unlink(&self->held);
-  return 0;
-}
-
-/* The fiber ends and holds locks: each becomes free, whoever waits gets an error. */
+/* The fiber ends and holds locks: they become free, whoever waits for one gets an error. */
 static void abandon_locks(lua_State *L, concur_fiber *fiber) {
   concur_runtime *runtime = fiber->scheduler->runtime;
-  concur_node *node;
-  while ((node = concur_list_pop(&fiber->held)) != NULL) {
-    lock *self = concur_container_of(node, lock, held);
+  int count = fiber->held_count;
+  fiber->held_count = 0;
+  while (!concur_list_empty(&fiber->held)) {
+    lock *self = concur_container_of(fiber->held.next, lock, held);
     self->owner = NULL;
     concur_parking_wake_all(&self->waiters, self);
-    concur_body_push_task(L, runtime, concur_body_of_fiber(fiber));
-    concur_task_push_name(L, -1, concur_task_of_fiber(fiber));
-    concur_error_new(L, runtime, "InvalidState",
-                     "task '%s' ended while it held a lock; who waited for it gets an error",
-                     lua_tostring(L, -1));
-    concur_report(L, runtime, -1, 0, "lock not released");
-    lua_pop(L, 3);
+    lock_forget(L, runtime, self);
   }
+  concur_body_push_task(L, runtime, concur_body_of_fiber(fiber));
+  concur_task_push_name(L, -1, concur_task_of_fiber(fiber));
+  concur_error_new(L, runtime, "InvalidState",
+                   "task '%s' ended while it held %s; who waited for it gets an error",
+                   lua_tostring(L, -1), count == 1 ? "a lock" : "locks");
+  concur_report(L, runtime, -1, 0, "lock not released");
+  lua_pop(L, 3);
 }
 
 /* ---- Event ---- */
@@ -562,7 +605,7 @@ void concur_sync_open(lua_State *L, concur_runtime *runtime) {
                                    {"waiters", l_lock_waiters},
                                    {NULL, NULL}};
   const luaL_Reg lock_metamethods[] = {
-      {"__close", l_lock_close}, {"__gc", l_lock_gc}, {"__tostring", l_lock_tostring}, {NULL, NULL}};
+      {"__close", l_lock_close}, {"__tostring", l_lock_tostring}, {NULL, NULL}};
   const luaL_Reg event_methods[] = {{"wait", l_event_wait},     {"set", l_event_set},
                                     {"clear", l_event_clear},   {"is_set", l_event_is_set},
                                     {"waiters", l_event_waiters}, {NULL, NULL}};

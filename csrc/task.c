@@ -36,6 +36,7 @@ static void body_init(concur_body *body, concur_scheduler *scheduler, concur_tas
   fiber->has_trace = false;
   fiber->rethrown = false;
   concur_list_init(&fiber->held);
+  fiber->held_count = 0;
   fiber->generators = NULL;
   concur_timer_init(&fiber->timer);
   body->task = task;
@@ -150,7 +151,7 @@ static int body_end(lua_State *co, int status, lua_KContext context) {
     return lua_yieldk(co, 0, context, body_end);
   }
   bool ended = body->status == LUA_OK || body->status == LUA_YIELD;
-  if (!concur_list_empty(&body->fiber.held)) concur_body_abandon_locks(co, body);
+  if (body->fiber.held_count > 0) concur_body_abandon_locks(co, body);
   if (body->bare_yield) lua_sethook(co, body->hook, body->hook_mask, body->hook_count);
   if (ended && body->bare_yield) { /* nothing was left to run in which to raise the error */
     concur_error_new(co, body->fiber.scheduler->runtime, "InvalidState", "%s",

@@ -6,7 +6,7 @@
 #include "task_pool.h"
 
 void concur_body_abandon_locks(lua_State *L, concur_body *body) {
-  if (concur_list_empty(&body->fiber.held)) return;
+  if (body->fiber.held_count == 0) return;
   body->fiber.scheduler->abandon_locks(L, &body->fiber);
 }
 
