@@ -77,6 +77,7 @@ function M.wait(futures, options)
     local future = watch:next(deadline)
     if future then seen[future] = true end
   until not future or enough(future)
+  watch:close()
   local done, pending, listed = {}, {}, {}
   for _, future in ipairs(futures) do
     if not listed[future] then
