@@ -126,15 +126,14 @@ void concur_future_set_cancelled(lua_State *L, int index, concur_future *future)
 static void push_future_cancelled(lua_State *L, concur_runtime *runtime, int index) {
   index = lua_absindex(L, index);
   lua_getiuservalue(L, index, 1);
-  if (lua_isnil(L, -1)) {
-    concur_error_new(L, runtime, "FutureCancelled", "the future was cancelled");
+  if (lua_type(L, -1) == LUA_TSTRING) { /* no `__tostring` here: it could raise */
+    concur_error_new(L, runtime, "FutureCancelled", "the future was cancelled: %s",
+                     lua_tostring(L, -1));
   } else {
-    const char *reason = luaL_tolstring(L, -1, NULL);
-    concur_error_new(L, runtime, "FutureCancelled", "the future was cancelled: %s", reason);
-    lua_remove(L, -2);
-    lua_pushvalue(L, -2);
-    lua_setfield(L, -2, "reason");
+    concur_error_new(L, runtime, "FutureCancelled", "the future was cancelled");
   }
+  lua_pushvalue(L, -2);
+  lua_setfield(L, -2, "reason");
   lua_remove(L, -2);
 }
 

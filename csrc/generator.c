@@ -14,6 +14,8 @@
 
 #include "task.h"
 
+enum { MOST_REFUSALS = 100 };
+
 typedef enum generator_state { SUSPENDED, RUNNING, OVER } generator_state;
 
 typedef struct generator {
@@ -28,6 +30,7 @@ typedef struct generator {
   bool started;
   bool failed;  /* the body raised: its error is the only result */
   bool closing; /* close() unwinds the body */
+  int refused;  /* yields inside a scope that it opened */
 } generator;
 
 static generator *check_generator(lua_State *L) {
@@ -108,6 +111,10 @@ static int generator_resume(lua_State *L, generator *self, int arguments) {
     bool parked = status == LUA_YIELD && fiber != NULL && fiber->state != CONCUR_FIBER_RUNNING;
     if (parked) return lua_yieldk(L, 0, (lua_KContext)self, generator_continue);
     if (status != LUA_YIELD || self->closing || !left_scope_open(runtime, self)) break;
+    if (self->refused++ > MOST_REFUSALS) { /* it catches the error and yields again */
+      self->closing = true;
+      break;
+    }
     status = resume_with_error(L, self, &results);
   }
   if (fiber != NULL) {
@@ -119,7 +126,8 @@ static int generator_resume(lua_State *L, generator *self, int arguments) {
   if (status == LUA_YIELD && self->closing) {
     self->state = OVER;
     (void)lua_resetthread(self->co);
-    return concur_error_raise(L, runtime, "InvalidState", "the generator yielded while it was closed");
+    return concur_error_raise(L, runtime, "InvalidState",
+                              "the generator was closed: it yielded where it may not");
   }
   if (status == LUA_YIELD) {
     self->state = SUSPENDED;

@@ -470,6 +470,10 @@ static int l_close(lua_State *L) {
   concur_scheduler *scheduler = runtime->scheduler;
   if (scheduler->loop == NULL) return 0;
   (void)enter_embedded(L);
+  if (!scheduler->top.scope->own) { /* its deadline would be lost with the loop */
+    return concur_error_raise(L, runtime, "InvalidState",
+                              "the loop cannot be closed inside a cancel scope");
+  }
   concur_run_end_tasks(L, runtime);
   concur_run_close(L, runtime);
   return 0;

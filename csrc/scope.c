@@ -307,12 +307,10 @@ void concur_scope_push_cancelled(lua_State *L, concur_runtime *runtime, concur_s
   concur_scope_push_reason(L, runtime, scope);
   if (scope->timed_out) {
     concur_error_new(L, runtime, "Cancelled", "cancelled: the deadline has passed");
-  } else if (lua_isnil(L, -1)) {
-    concur_error_new(L, runtime, "Cancelled", "cancelled");
+  } else if (lua_type(L, -1) == LUA_TSTRING) { /* no `__tostring` here: it could raise */
+    concur_error_new(L, runtime, "Cancelled", "cancelled: %s", lua_tostring(L, -1));
   } else {
-    const char *reason = luaL_tolstring(L, -1, NULL);
-    concur_error_new(L, runtime, "Cancelled", "cancelled: %s", reason);
-    lua_remove(L, -2);
+    concur_error_new(L, runtime, "Cancelled", "cancelled");
   }
   lua_pushvalue(L, -2);
   lua_setfield(L, -2, "reason");
