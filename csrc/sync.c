@@ -4,7 +4,8 @@
  *
  * A task counts the locks that it holds, so that one which ends with locks is noticed and reported.
  * A lock for which somebody waits is, besides, in its owner's list of held locks, so that whoever
- * waits gets an error then; while it is in that list it is anchored, and no finalizer is needed.
+ * waits gets an error then; whoever waits keeps the lock alive, and the last one to leave takes it
+ * out of the list (the finalizer is for waiters whose coroutine a stranger closed).
  * A lock whose owner has ended belongs to nobody: owners are known by their task's id.  A permit gives back what it
  * stands for once, by release or `<close>`; not by a finalizer, since who uses `semaphore:release()`
  * drops it.                                                                  [loop thread]
@@ -21,10 +22,22 @@ typedef struct lock {
   concur_node waiters;
   concur_fiber *owner; /* NULL: free; valid while its id is owner_id */
   uint64_t owner_id;
-  int slot; /* anchors this while `held` is linked */
 } lock;
 
-static const concur_wait wait_lock = {.name = "Lock:acquire"};
+/* A waiter leaves before it got the lock. */
+static void lock_leave(concur_fiber *fiber) {
+  lock *self = fiber->target;
+  concur_node_unlink(&fiber->waiter.node);
+  if (concur_list_empty(&self->waiters)) concur_node_unlink(&self->held);
+}
+
+static bool lock_abort(concur_fiber *fiber) {
+  lock_leave(fiber);
+  return true;
+}
+
+static const concur_wait wait_lock = {
+    .name = "Lock:acquire", .abort = lock_abort, .detach = lock_leave};
 
 static lock *check_lock(lua_State *L) {
   return concur_class_check(L, 1, CONCUR_CLASS_LOCK);
@@ -48,35 +61,22 @@ static void lock_own(lock *self, concur_fiber *fiber) {
   fiber->held_count++;
 }
 
-/* Somebody is going to wait: the owner must know.  The lock is at index 1.  May raise (memory). */
-static void lock_expect(lua_State *L, concur_runtime *runtime, lock *self) {
-  if (concur_node_linked(&self->held)) return;
-  lua_pushvalue(L, 1);
-  self->slot = concur_anchor(L, runtime);
-  concur_list_append(&self->owner->held, &self->held);
-}
-
-static void lock_forget(lua_State *L, concur_runtime *runtime, lock *self) {
-  if (!concur_node_linked(&self->held)) return;
-  concur_node_unlink(&self->held);
-  concur_anchor_release(L, runtime, self->slot);
+/* Somebody is going to wait: the owner must know. */
+static void lock_expect(lock *self) {
+  if (!concur_node_linked(&self->held)) concur_list_append(&self->owner->held, &self->held);
 }
 
 /* Hands the lock to the first waiter, or frees it. */
-static void lock_pass_on(lua_State *L, concur_runtime *runtime, lock *self) {
+static void lock_pass_on(lock *self) {
   self->owner->held_count--;
   self->owner = NULL;
+  concur_node_unlink(&self->held);
   concur_waiter *waiter = concur_parking_pop(&self->waiters);
-  if (waiter != NULL) {
-    concur_fiber *next = concur_container_of(waiter, concur_fiber, waiter);
-    lock_own(self, next);
-    if (!concur_list_empty(&self->waiters)) { /* anchored as it is */
-      concur_node_unlink(&self->held);
-      concur_list_append(&next->held, &self->held);
-    }
-    concur_fiber_wake(next, CONCUR_OUTCOME_VALUE);
-  }
-  if (waiter == NULL || concur_list_empty(&self->waiters)) lock_forget(L, runtime, self);
+  if (waiter == NULL) return;
+  concur_fiber *next = concur_container_of(waiter, concur_fiber, waiter);
+  lock_own(self, next);
+  if (!concur_list_empty(&self->waiters)) lock_expect(self);
+  concur_fiber_wake(next, CONCUR_OUTCOME_VALUE);
 }
 
 static int lock_acquired(lua_State *L, concur_fiber *fiber) {
@@ -102,7 +102,7 @@ static int lock_take(lua_State *L, concur_fiber *fiber, lock *self) {
     return 1;
   }
   if (owner == fiber) return raise_owned(L, fiber);
-  lock_expect(L, fiber->scheduler->runtime, self);
+  lock_expect(self);
   return concur_parking_park(L, fiber, &self->waiters, &wait_lock, self, lock_acquired);
 }
 
@@ -188,7 +188,7 @@ static int l_lock_release(lua_State *L) {
                               owner == NULL ? "the lock is not taken"
                                             : "the lock belongs to another task");
   }
-  lock_pass_on(L, runtime, self);
+  lock_pass_on(self);
   return 0;
 }
 
@@ -196,7 +196,7 @@ static int l_lock_close(lua_State *L) {
   concur_runtime *runtime = concur_runtime_of(L);
   lock *self = check_lock(L);
   if (lock_owner(self) == concur_fiber_current(runtime->scheduler)) {
-    lock_pass_on(L, runtime, self);
+    lock_pass_on(self);
   }
   return 0;
 }
@@ -206,7 +206,7 @@ static int lock_with_done(lua_State *L, int status, lua_KContext context) {
   concur_runtime *runtime = concur_runtime_of(L);
   concur_fiber *fiber = concur_fiber_current(runtime->scheduler);
   lock *self = lua_touserdata(L, 1);
-  if (lock_owner(self) == fiber) lock_pass_on(L, runtime, self);
+  if (lock_owner(self) == fiber) lock_pass_on(self);
   if (status == LUA_OK || status == LUA_YIELD) return lua_gettop(L) - 2;
   return concur_fiber_rethrow(L, fiber);
 }
@@ -223,7 +223,7 @@ static int lock_with_wait(lua_State *L, concur_fiber *fiber) {
   concur_fiber *owner = lock_owner(self);
   if (owner == fiber) return raise_owned(L, fiber);
   if (owner != NULL) {
-    lock_expect(L, fiber->scheduler->runtime, self);
+    lock_expect(self);
     return concur_parking_park(L, fiber, &self->waiters, &wait_lock, self, lock_with_run);
   }
   lock_own(self, fiber);
@@ -281,8 +281,8 @@ static void abandon_locks(lua_State *L, concur_fiber *fiber) {
   while (!concur_list_empty(&fiber->held)) {
     lock *self = concur_container_of(fiber->held.next, lock, held);
     self->owner = NULL;
+    concur_node_unlink(&self->held);
     concur_parking_wake_all(&self->waiters, self);
-    lock_forget(L, runtime, self);
   }
   concur_body_push_task(L, runtime, concur_body_of_fiber(fiber));
   concur_task_push_name(L, -1, concur_task_of_fiber(fiber));
@@ -291,6 +291,12 @@ static void abandon_locks(lua_State *L, concur_fiber *fiber) {
                    lua_tostring(L, -1), count == 1 ? "a lock" : "locks");
   concur_report(L, runtime, -1, 0, "lock not released");
   lua_pop(L, 3);
+}
+
+static int l_lock_gc(lua_State *L) {
+  lock *self = concur_class_test(L, 1, CONCUR_CLASS_LOCK);
+  if (self != NULL) concur_node_unlink(&self->held);
+  return 0;
 }
 
 /* ---- Event ---- */
@@ -605,7 +611,7 @@ void concur_sync_open(lua_State *L, concur_runtime *runtime) {
                                    {"waiters", l_lock_waiters},
                                    {NULL, NULL}};
   const luaL_Reg lock_metamethods[] = {
-      {"__close", l_lock_close}, {"__tostring", l_lock_tostring}, {NULL, NULL}};
+      {"__close", l_lock_close}, {"__gc", l_lock_gc}, {"__tostring", l_lock_tostring}, {NULL, NULL}};
   const luaL_Reg event_methods[] = {{"wait", l_event_wait},     {"set", l_event_set},
                                     {"clear", l_event_clear},   {"is_set", l_event_is_set},
                                     {"waiters", l_event_waiters}, {NULL, NULL}};
