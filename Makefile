@@ -63,7 +63,7 @@ SUBMAKE = $(MAKE) --no-print-directory
 help:
 	@echo "make TARGET, where TARGET is one of:"
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) \
-	  | awk -F'|' '{ printf "%-20s%s\n", $$1, $$2 }'
+	  | awk -F'|' '{ printf "%-22s%s\n", $$1, $$2 }'
 	@echo "Settings: BUILD= CC= CFLAGS= LUA= SPECS= BUSTED_FLAGS= (see the head of the Makefile)"
 
 # --- Using it --------------------------------------------------------------------------------
