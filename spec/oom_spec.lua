@@ -1,83 +1,16 @@
--- Out of memory: the 1st, 2nd, 3rd... allocation of a scenario fails until it succeeds untouched.
--- Each failure is an error that says so; nothing crashes or leaks, and the loop is usable after it.
---
--- The stock interpreter cannot do this, so a scenario runs in the test host (spec/host/host.c),
--- each time in a Lua state of its own.
-local support = require "spec.support"
-
--- Runs a scenario for every n, and prints how many allocations it makes.
-local DRIVER = [[
-  local path, times = ...
-  times = math.tointeger(tonumber(times))
-  local file <close> = assert(io.open(path))
-  local code = file:read "a"
-  local n = 1
-  while true do
-    local failed, ok, message = testhost.run(code, n, times)
-    if failed == 0 then
-      assert(ok, message)
-      break
-    end
-    if not ok and not message:find("not enough memory", 1, true) then
-      error(("failing allocation %d gave: %s"):format(n, message), 0)
-    end
-    n = n + 1
-  end
-  print(n - 1)
-]]
-
--- Around a scenario: what it may use, and that the loop works after a failure.
-local FRAME = [[
-  local concur = require "concur"
-  local errors = require "concur.errors"
-  local runner = concur.Runner { clock = concur.testing.Clock(), on_error = function() end }
-  local function scenario()
-    %s
-  end
-  scenario() -- once untouched: what is loaded on first use is there
-  arm()
-  local ok, err = pcall(scenario)
-  disarm()
-  assert(runner:run(function()
-    concur.sleep(1)
-    return concur.gather(function() concur.sleep(1) return 7 end)
-  end) == 7, "the loop is not usable")
-  assert(#concur.all_tasks() == 0, "a task is left")
-  if not ok then
-    error(tostring(err), 0)
-  end
-]]
-
--- With `times` failures in a row, or without end: one more than Lua's own retry after a collection
--- is a shortage that passes, and clean-up has memory again; without end it has not.
-local function fails_cleanly(code)
-  for _, times in ipairs { "2", "all" } do
-    local directory = support.tmpdir()
-    support.write_file(directory .. "/scenario.lua", code)
-    support.write_file(directory .. "/driver.lua", DRIVER)
-    local result = support.execute(
-      { support.host, directory .. "/driver.lua", directory .. "/scenario.lua", times },
-      {
-        timeout = 120,
-        env = {
-          LUA_PATH = support.root .. "/lua/?.lua;" .. support.root .. "/lua/?/init.lua;;",
-          LUA_CPATH = support.build .. "/?.so;;",
-        },
-      })
-    assert.equal(0, result.code, support.describe(result))
-    assert.is_true(math.tointeger(result.stdout) >= 1, "the scenario allocates nothing")
-  end
-end
+-- Out of memory: each scenario again and again, each time with another allocation that fails; how is
+-- in spec/support/oom.lua.
+local oom = require "spec.support.oom"
 
 local function scenario(name, body)
   it(name, function()
-    fails_cleanly(FRAME:format(body))
+    oom.scenario_fails_cleanly(body)
   end)
 end
 
 describe("running out of memory in", function()
   it("require", function()
-    fails_cleanly [[
+    oom.fails_cleanly [[
       local require = require
       arm()
       local ok, err = pcall(require, "concur")
@@ -91,7 +24,7 @@ describe("running out of memory in", function()
   end)
 
   it("the first use of the loop", function()
-    fails_cleanly [[
+    oom.fails_cleanly [[
       local concur = require "concur"
       arm()
       local ok, err = pcall(concur.run, function() concur.sleep(0) return 7 end)
