@@ -57,6 +57,12 @@ concur_call *concur_call_new(concur_pool *pool, concur_mailbox *reply,
   return call;
 }
 
+bool concur_call_again(concur_call *call) {
+  if (call->outcome != CONCUR_CALL_ERROR || call->retries == 0) return false;
+  call->retries--;
+  return !concur_job_is_cancelled(&call->job);
+}
+
 /* ---- functions that are known by number ---- */
 
 concur_function *concur_function_new(concur_message *message, uint64_t number) {
@@ -83,7 +89,8 @@ void concur_function_release(concur_function *function) {
 
 /* ---- settings of a pool's workers ---- */
 
-concur_worker_settings *concur_worker_settings_new(const char *name, concur_shared_pool *shared) {
+concur_worker_settings *concur_worker_settings_new(const concur_call_kind *kind, const char *name,
+                                                   concur_shared_pool *shared) {
   concur_worker_settings *settings = calloc(1, sizeof *settings);
   if (settings == NULL) return NULL;
   settings->name = text_copy(name);
@@ -92,6 +99,7 @@ concur_worker_settings *concur_worker_settings_new(const char *name, concur_shar
     free(settings);
     return NULL;
   }
+  settings->kind = kind;
   atomic_init(&settings->references, 1);
   atomic_init(&settings->broken, false);
   settings->shared = shared;
@@ -107,6 +115,7 @@ void concur_worker_settings_release(concur_worker_settings *settings) {
   if (atomic_fetch_sub(&settings->references, 1) != 1) return;
   for (uint32_t i = 0; i < settings->preload_count; i++) free(settings->preloads[i].name);
   free(settings->preloads);
+  if (settings->extra != NULL) settings->kind->free_extra(settings->extra);
   concur_message_free(settings->environment);
   concur_message_free(settings->init);
   concur_message_free(settings->cause);

@@ -29,6 +29,29 @@ typedef enum concur_call_outcome {
   CONCUR_CALL_BROKEN     /* it could not run: output is the error of the pool's init */
 } concur_call_outcome;
 
+/*
+ * What a pool's threads do with a call: run it in a Lua state of their own (worker.c), or hand it to
+ * a process.  One static instance for each kind of pool.  All else (queue, futures, room, retries,
+ * closing) is the same for every kind.
+ */
+typedef struct concur_call_kind {
+  /* [pool thread] Runs the call and fills in its outcome and output. */
+  void (*run)(concur_job *job, concur_thread *thread);
+  /* `deliver` and `drop` of job.cancel_mail; each gives the mail's reference to the job back. */
+  void (*cancel)(concur_mail *mail, void *owner);
+  void (*drop_cancel)(concur_mail *mail);
+  /* [any thread that knows the call to be alive] Ends it by force; again if it did not help. */
+  void (*interrupt)(concur_call *call);
+  /* [any thread] The same for every call of the pool that was asked to stop. */
+  void (*interrupt_pool)(concur_pool *pool);
+  /* [any thread] Asks the pool's running calls where they are (concur_running.trace). */
+  void (*trace)(concur_pool *pool);
+  /* [any thread] Frees settings->extra; NULL where there is none. */
+  void (*free_extra)(void *extra);
+  /* Calls leave the process: nothing can be attached to their messages, and they have no shortcuts. */
+  bool flat;
+} concur_call_kind;
+
 /* A function that was sent before: workers know it by its number.  Reference-counted. */
 typedef struct concur_function {
   atomic_int references;
@@ -70,11 +93,11 @@ struct concur_call {
   concur_job job;
   concur_function *function; /* one reference, with `arguments`; or NULL, with `input` */
   concur_inline arguments;
-  concur_inline results;     /* count -1: they are in `output` */
+  concur_inline results;  /* count -1: they are in `output` */
   concur_message *input;  /* owned; the function and its arguments; NULL with `function` */
   concur_message *output; /* owned; NULL until it has run, and with `results` */
   uint8_t outcome;        /* concur_call_outcome; valid once the job has ended */
-  uint32_t retries;       /* how often it is tried again after an error */
+  uint32_t retries;       /* how often it may yet be tried again after an error */
   atomic_uint interrupts; /* how often its Lua code was told to end by force */
   concur_worker_settings *settings; /* one reference */
   char *name;                       /* owned; NULL: not named */
@@ -87,7 +110,7 @@ struct concur_call {
   bool abandon;                /* cancelling does not wait for the job's end */
   uint64_t interrupt_after_ns; /* after cancel; CONCUR_NEVER: not at all; the worker looks too */
   concur_timer interrupt_timer;
-  bool holds_loop;             /* counted in loop->external_refs */
+  bool holds_loop; /* counted in loop->external_refs */
 };
 
 /* A C function that the host has put into package.preload. */
@@ -98,17 +121,19 @@ typedef struct concur_preload {
 
 struct concur_worker_settings {
   atomic_int references;
+  const concur_call_kind *kind;
+  void *extra;                 /* owned: what `kind` needs beyond this; or NULL */
   char *name;                  /* owned; of the pool */
   concur_message *environment; /* owned; package.path and so on; set before the first job */
   concur_message *init;        /* owned; a function, or NULL */
   concur_preload *preloads;    /* owned array */
   uint32_t preload_count;
-  uint32_t max_jobs;           /* jobs that one state runs; 0: no limit */
-  size_t max_memory;           /* bytes that one state may hold; 0: no limit */
-  concur_shared_pool *shared;  /* one reference */
+  uint32_t max_jobs;          /* jobs that one state runs; 0: no limit */
+  size_t max_memory;          /* bytes that one state may hold; 0: no limit */
+  concur_shared_pool *shared; /* one reference */
   uv_mutex_t mutex;
-  concur_message *cause;       /* owned, guarded: why init failed; NULL: it did not */
-  atomic_bool broken;          /* `cause` is set, or memory was too short for it */
+  concur_message *cause; /* owned, guarded: why init failed; NULL: it did not */
+  atomic_bool broken;    /* `cause` is set, or memory was too short for it */
 };
 
 /* The slot of the default pool. */
@@ -124,13 +149,17 @@ struct concur_shared_pool {
 concur_call *concur_call_new(concur_pool *pool, concur_mailbox *reply,
                              concur_worker_settings *settings, const char *name);
 
+/* [pool thread] After a try: true if the call is to be tried again. */
+bool concur_call_again(concur_call *call);
+
 /* Takes the message, also on failure (NULL). */
 concur_function *concur_function_new(concur_message *message, uint64_t number);
 void concur_function_retain(concur_function *function);
 void concur_function_release(concur_function *function);
 
 /* NULL when out of memory. `shared` is retained; `name` is copied. */
-concur_worker_settings *concur_worker_settings_new(const char *name, concur_shared_pool *shared);
+concur_worker_settings *concur_worker_settings_new(const concur_call_kind *kind, const char *name,
+                                                   concur_shared_pool *shared);
 void concur_worker_settings_retain(concur_worker_settings *settings);
 void concur_worker_settings_release(concur_worker_settings *settings);
 /* Adds a host's C module; false when out of memory. */

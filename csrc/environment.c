@@ -17,19 +17,25 @@ static const size_t LARGEST_FUNCTION = 256 * 1024;
 
 /* ---- capturing ---- */
 
-/* Argument: a function.  Returns whether it crosses. */
+static concur_encode_mode mode_of(const concur_worker_settings *settings) {
+  return settings->kind->flat ? CONCUR_ENCODE_FLAT : CONCUR_ENCODE_SHARED;
+}
+
+/* Arguments: a function, a concur_encode_mode.  Returns whether it crosses. */
 static int l_try(lua_State *L) {
-  concur_message *message = concur_encode(L, 1, 1, "function");
+  concur_encode_mode mode = (concur_encode_mode)lua_tointeger(L, 2);
+  concur_message *message = concur_encode_as(L, 1, 1, "function", mode);
   lua_pushboolean(L, concur_message_size(message) <= LARGEST_FUNCTION);
   concur_message_free(message);
   return 1;
 }
 
 /* True when the Lua function on top of the stack can be sent. */
-static bool function_crosses(lua_State *L) {
+static bool function_crosses(lua_State *L, const concur_worker_settings *settings) {
   lua_pushcfunction(L, l_try);
   lua_pushvalue(L, -2);
-  bool crosses = lua_pcall(L, 1, 1, 0) == LUA_OK && lua_toboolean(L, -1);
+  lua_pushinteger(L, mode_of(settings));
+  bool crosses = lua_pcall(L, 2, 1, 0) == LUA_OK && lua_toboolean(L, -1);
   lua_pop(L, 1);
   return crosses;
 }
@@ -56,7 +62,7 @@ static void push_preload(lua_State *L, int index, concur_worker_settings *settin
   while (lua_istable(L, copy + 1) && lua_next(L, copy + 1) != 0) {
     if (lua_iscfunction(L, -1)) {
       capture_c_function(L, settings);
-    } else if (lua_isfunction(L, -1) && function_crosses(L)) {
+    } else if (lua_isfunction(L, -1) && function_crosses(L, settings)) {
       lua_pushvalue(L, -2);
       lua_pushvalue(L, -2);
       lua_settable(L, copy);
@@ -68,7 +74,7 @@ static void push_preload(lua_State *L, int index, concur_worker_settings *settin
 
 /* Pushes a list of the searchers that are Lua functions and cross, but for luarocks' own (a
    function of package.loaded["luarocks.loader"]), and then whether that was there. */
-static void push_searchers(lua_State *L, int index) {
+static void push_searchers(lua_State *L, int index, const concur_worker_settings *settings) {
   lua_newtable(L);
   int list = lua_gettop(L);
   lua_getfield(L, index, "loaded");
@@ -83,7 +89,7 @@ static void push_searchers(lua_State *L, int index) {
   lua_Integer count = lua_istable(L, -1) ? (lua_Integer)lua_rawlen(L, -1) : 0;
   for (lua_Integer i = 1; i <= count; i++) {
     if (lua_rawgeti(L, known + 1, i) == LUA_TFUNCTION && !lua_iscfunction(L, -1) &&
-        !lua_rawequal(L, -1, known) && function_crosses(L)) {
+        !lua_rawequal(L, -1, known) && function_crosses(L, settings)) {
       lua_rawseti(L, list, (lua_Integer)lua_rawlen(L, list) + 1);
     } else {
       lua_pop(L, 1);
@@ -115,9 +121,14 @@ void concur_environment_capture(lua_State *L, concur_worker_settings *settings) 
     lua_getfield(L, package, "path");
     lua_getfield(L, package, "cpath");
     push_preload(L, package, settings);
-    push_searchers(L, package);
-    push_serialized(L, package);
-    settings->environment = concur_encode(L, package + 1, 6, "package setting");
+    push_searchers(L, package, settings);
+    if (settings->kind->flat) {
+      lua_pushnil(L); /* a process has its own copy of every module */
+    } else {
+      push_serialized(L, package);
+    }
+    settings->environment =
+        concur_encode_as(L, package + 1, 6, "package setting", mode_of(settings));
   } else {
     settings->environment = concur_encode(L, top + 1, 0, "package setting"); /* nothing */
   }

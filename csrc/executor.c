@@ -1,45 +1,31 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * See executor.h.  Parts: views of pools; submitting; what comes back; futures of calls; the default
- * pool; closing.
+ * See executor.h.  Parts: views of pools, publishing, mail, submitting.
  *
  * A call's life on this side:  submit (encode, anchor the future, gather)  ->  publish, when the
- * loop turns or the batch is long  ->  its mail is delivered  ->  the future settles.
+ * loop turns or the batch is long  ->  its mail is delivered (reply.c)  ->  the future settles.
  */
 #include "executor.h"
 
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
+#include "call_future.h"
 #include "environment.h"
-#include "interrupt.h"
 #include "platform.h"
 #include "pool_wait.h"
+#include "reply.h"
 #include "transfer.h"
 #include "worker.h"
 
 enum {
-  LONGEST_BATCH = 64,   /* calls gathered before they are published although the turn goes on */
-  SPIN_NS = 20000,      /* how long the loop looks for mail before it sleeps */
-  SPIN_MISSES = 3,      /* spins in vain before it rests */
-  SPIN_REST = 32,       /* waits that it rests from spinning */
+  LONGEST_BATCH = 64, /* calls gathered before they are published although the turn goes on */
+  SPIN_NS = 20000,    /* how long the loop looks for mail before it sleeps */
+  SPIN_MISSES = 3,    /* spins in vain before it rests */
+  SPIN_REST = 32,     /* waits that it rests from spinning */
   SPIN_CLOCK_INTERVAL = 16
 };
 
-/* User values of a job's future; the first is concur_future's own. */
-enum { FUTURE_REASON = 2, FUTURE_VALUES = 2 };
-
-/* How long closing a state waits for jobs that were asked to stop. */
-#define CLOSE_GRACE_NS UINT64_C(2000000000)
-
 const concur_call_options concur_call_defaults = {.interrupt_after_ns = CONCUR_NEVER};
-
-/* A call's future. */
-typedef struct job_future {
-  concur_future future;
-  concur_call *call; /* borrowed while in flight; NULL once it was delivered */
-} job_future;
 
 /* ---- the executors of a state ---- */
 
@@ -153,7 +139,8 @@ void concur_executor_publish(concur_executor *executor) {
     concur_call *call = concur_container_of(node, concur_call, job.node);
     call->outcome = error == UV_ECANCELED ? CONCUR_CALL_CANCELLED : CONCUR_CALL_BROKEN;
     atomic_store(&call->job.state, error == UV_ECANCELED ? CONCUR_JOB_CANCELLED : CONCUR_JOB_ENDED);
-    if (!concur_mailbox_post(call->job.reply, &call->job.mail)) call->job.mail.drop(&call->job.mail);
+    if (!concur_mailbox_post(call->job.reply, &call->job.mail))
+      call->job.mail.drop(&call->job.mail);
   }
 }
 
@@ -170,196 +157,14 @@ static void executor_gather(concur_executor *executor, concur_call *call) {
   }
 }
 
-/* ---- what comes back ---- */
-
-/* Pushes the error of a call from what the worker sent: is_library, error, text, traceback. */
-static void push_call_error(lua_State *L, concur_runtime *runtime, const concur_message *output) {
-  int base = lua_gettop(L);
-  if (output == NULL || concur_decode(L, output) != 4) {
-    lua_settop(L, base);
-    concur_error_new(L, runtime, "RemoteError", "not enough memory in the worker");
-    lua_pushnil(L);
-    return;
-  }
-  if (lua_toboolean(L, base + 1)) {
-    lua_pushvalue(L, base + 2);
-    lua_pushnil(L);
-    lua_setfield(L, -2, "traceback"); /* that was there: here it is raised anew */
-  } else {
-    concur_error_new(L, runtime, "RemoteError", "%s", lua_tostring(L, base + 3));
-    lua_pushvalue(L, base + 2);
-    lua_setfield(L, -2, "value");
-  }
-  lua_pushvalue(L, base + 4);
-  lua_setfield(L, -2, "remote_traceback");
-  lua_replace(L, base + 1);
-  lua_pushvalue(L, base + 4);
-  lua_replace(L, base + 2);
-  lua_settop(L, base + 2);
-}
-
-/* Pushes the error of a pool whose init failed with `cause`, or whose threads could not start. */
-static void push_broken(lua_State *L, concur_runtime *runtime, const char *name,
-                        const concur_message *cause) {
-  if (cause == NULL) {
-    concur_error_new(L, runtime, "BrokenExecutor", "no worker of %s could be started", name);
-    return;
-  }
-  push_call_error(L, runtime, cause);
-  lua_pop(L, 1);
-  lua_pushliteral(L, "message");
-  lua_rawget(L, -2);
-  const char *text = lua_tostring(L, -1);
-  concur_error_new(L, runtime, "BrokenExecutor", "the init function of %s failed: %s", name,
-                   text != NULL ? text : "?");
-  lua_pushvalue(L, -3);
-  lua_setfield(L, -2, "cause");
-  lua_replace(L, -3);
-  lua_pop(L, 1);
-}
-
-static int raise_broken(lua_State *L, concur_runtime *runtime, concur_worker_settings *settings) {
-  /* The message is copied into Lua's memory, so that nothing is lost if pushing the error raises. */
-  concur_message *cause = concur_worker_settings_cause(settings);
-  if (cause != NULL) {
-    size_t size = sizeof *cause + cause->size;
-    void *copy = lua_newuserdatauv(L, size, 0);
-    memcpy(copy, cause, size);
-    concur_message_free(cause);
-    cause = copy;
-  }
-  push_broken(L, runtime, settings->name, cause);
-  return lua_error(L);
-}
-
-/* Argument: the call.  Settles its future with what came. */
-static int l_settle(lua_State *L) {
-  concur_call *call = lua_touserdata(L, 1);
-  concur_executor *executor = call->executor;
-  concur_runtime *runtime = executor->owner->runtime;
-  concur_future *future = call->future;
-  concur_anchor_push(L, runtime, call->slot); /* index 2: the future */
-  if (concur_future_settled(future)) return 0;
-  if (atomic_load(&call->job.state) == CONCUR_JOB_CANCELLED) call->outcome = CONCUR_CALL_CANCELLED;
-  switch ((concur_call_outcome)call->outcome) {
-  case CONCUR_CALL_RESULTS: {
-    int count = call->results.count >= 0 ? concur_inline_push(L, &call->results)
-                                         : concur_decode(L, call->output);
-    concur_future_set_results(L, 2, future, count);
-    break;
-  }
-  case CONCUR_CALL_ERROR:
-    push_call_error(L, runtime, call->output);
-    lua_insert(L, 3); /* index 3: the traceback, 4: the error */
-    concur_future_set_error(L, runtime, 2, future, 0);
-    break;
-  case CONCUR_CALL_BROKEN:
-    push_broken(L, runtime, call->settings->name, call->output);
-    concur_future_set_error(L, runtime, 2, future, 0);
-    break;
-  case CONCUR_CALL_CANCELLED:
-    lua_getiuservalue(L, 2, FUTURE_REASON);
-    concur_future_set_cancelled(L, 2, future);
-    break;
-  }
-  return 0;
-}
-
-/* Arguments: the call, an error.  What could not be decoded is the call's error. */
-static int l_settle_with_error(lua_State *L) {
-  concur_call *call = lua_touserdata(L, 1);
-  concur_executor *executor = call->executor;
-  concur_runtime *runtime = executor->owner->runtime;
-  concur_anchor_push(L, runtime, call->slot);
-  lua_insert(L, 2);
-  concur_future_set_error(L, runtime, 2, call->future, 0);
-  return 0;
-}
-
-static void call_settle_quietly(concur_call *call, concur_future_state state) {
-  if (call->future != NULL && !concur_future_settled(call->future)) {
-    concur_future_settle(call->future, state);
-  }
-}
-
-/* Argument: the call.  Settles the future, whatever happens, and lets it go. */
-static int l_complete(lua_State *L) {
-  concur_call *call = lua_touserdata(L, 1);
-  concur_executor *executor = call->executor;
-  concur_runtime *runtime = executor->owner->runtime;
-  lua_pushcfunction(L, l_settle);
-  lua_pushvalue(L, 1);
-  if (lua_pcall(L, 1, 0, 0) != LUA_OK) {
-    lua_pushcfunction(L, l_settle_with_error);
-    lua_insert(L, -2);
-    lua_pushvalue(L, 1);
-    lua_insert(L, -2);
-    if (lua_pcall(L, 2, 0, 0) != LUA_OK) call_settle_quietly(call, CONCUR_FAILED);
-  }
-  concur_anchor_release(L, runtime, call->slot);
-  call->slot = 0;
-  return 0;
-}
-
-static void call_let_loop_go(concur_call *call) {
-  concur_executor *executor = call->executor;
-  concur_loop *loop = executor->owner->runtime->scheduler->loop;
-  if (!call->holds_loop) return;
-  call->holds_loop = false;
-  loop->external_refs--;
-}
-
-/* Settles the future of a call with plain results, which needs no memory, and so no protection.
-   False when this is not such a call. */
-static bool call_settle_plainly(concur_call *call, concur_loop *loop) {
-  lua_State *L = loop->L;
-  concur_runtime *runtime = loop->runtime;
-  if (call->outcome != CONCUR_CALL_RESULTS || call->results.count < 0 ||
-      !concur_inline_is_plain(&call->results) || L == NULL || loop->closing ||
-      atomic_load(&call->job.state) != CONCUR_JOB_ENDED ||
-      concur_future_settled(call->future) || !lua_checkstack(L, 8)) {
-    return false;
-  }
-  concur_anchor_push(L, runtime, call->slot);
-  int index = lua_gettop(L);
-  concur_future_set_results(L, index, call->future, concur_inline_push(L, &call->results));
-  concur_anchor_release(L, runtime, call->slot);
-  lua_settop(L, index - 1);
-  call->slot = 0;
-  return true;
-}
-
-static void on_reply(concur_mail *mail, void *owner) {
-  concur_call *call = concur_container_of(mail, concur_call, job.mail);
-  concur_loop *loop = owner;
-  concur_executor *executor = call->executor;
-  call_let_loop_go(call);
-  concur_loop_stop_timer(loop, &call->interrupt_timer);
-  concur_node_unlink(&call->link);
-  executor->owner->call_count--;
-  if (call->future != NULL) {
-    if (!call_settle_plainly(call, loop) && !concur_loop_protect(loop, l_complete, call)) {
-      call_settle_quietly(call, CONCUR_FAILED);
-    }
-    concur_container_of(call->future, job_future, future)->call = NULL;
-    call->future = NULL;
-  }
-  concur_executor_release(executor);
-  concur_job_release(&call->job);
-}
-
-/* The state that waited is gone, and with it what `future` and `executor` point to. */
-static void on_reply_dropped(concur_mail *mail) {
-  concur_job_release(&concur_container_of(mail, concur_call, job.mail)->job);
-}
+/* ---- mail ---- */
 
 void concur_executor_collect(lua_State *L, concur_runtime *runtime) {
   concur_loop *loop = runtime->scheduler->loop;
   if (loop != NULL && concur_mailbox_pending(loop->mailbox)) concur_loop_collect(loop, L);
 }
 
-/* ---- waiting for mail without sleeping ---- */
-
+/* Waits for mail without sleeping, while there are jobs and a core to spare. */
 static bool on_spin(concur_loop *loop) {
   concur_executors *executors = loop->runtime->executors;
   if (executors == NULL || executors->call_count == 0 || executors->cores < 2) return false;
@@ -383,106 +188,6 @@ static bool on_spin(concur_loop *loop) {
   return found;
 }
 
-/* ---- futures of calls ---- */
-
-static job_future *job_future_of(concur_future *future) {
-  return concur_container_of(future, job_future, future);
-}
-
-/* At least this long between two interrupts, so that clean-up can run after the first. */
-#define INTERRUPT_AGAIN_NS UINT64_C(100000000)
-
-static void on_interrupt_due(concur_timer *timer, void *context) {
-  concur_call *call = concur_container_of(timer, concur_call, interrupt_timer);
-  concur_loop *loop = context;
-  bool first = atomic_load(&call->interrupts) == 0;
-  concur_interrupt_call(call);
-  if (!first || !concur_loop_reserve_timer(loop)) return;
-  uint64_t delay_ns = call->interrupt_after_ns;
-  if (delay_ns < INTERRUPT_AGAIN_NS) delay_ns = INTERRUPT_AGAIN_NS;
-  concur_loop_start_timer(loop, timer, concur_deadline_after(loop, delay_ns));
-}
-
-/* Starts counting towards the interrupt of a call that was asked to stop. */
-static void call_arm_interrupt(concur_call *call, concur_loop *loop) {
-  if (call->interrupt_after_ns == CONCUR_NEVER || atomic_load(&call->interrupts) > 0 ||
-      concur_timer_active(&call->interrupt_timer) || !concur_loop_reserve_timer(loop)) {
-    return;
-  }
-  call->interrupt_timer.fire = on_interrupt_due;
-  concur_loop_start_timer(loop, &call->interrupt_timer,
-                          concur_deadline_after(loop, call->interrupt_after_ns));
-}
-
-/* Asks the call to stop.  True when its future is to be settled as cancelled now: it will never
-   run, or is not waited for. */
-static bool call_cancel(concur_call *call) {
-  concur_executor *executor = call->executor;
-  concur_loop *loop = executor->owner->runtime->scheduler->loop;
-  bool gathered = atomic_load(&call->job.state) == CONCUR_JOB_NEW;
-  switch (concur_job_cancel(&call->job)) {
-  case CONCUR_JOB_TAKEN_OFF:
-    if (gathered) executor->batch_count--;
-    /* Its own mail frees it, at the next turn. */
-    if (!concur_mailbox_post(call->job.reply, &call->job.mail)) {
-      call->job.mail.drop(&call->job.mail);
-    }
-    return true;
-  case CONCUR_JOB_ASKED:
-    call_arm_interrupt(call, loop);
-    if (call->abandon) call_let_loop_go(call);
-    return call->abandon;
-  case CONCUR_JOB_TOO_LATE: break;
-  }
-  return false;
-}
-
-static void job_future_cancel(lua_State *L, concur_runtime *runtime, int index,
-                              concur_future *future, int reason) {
-  (void)runtime;
-  concur_call *call = job_future_of(future)->call;
-  if (call == NULL) return;
-  if (!future->cancel_requested && reason != 0) {
-    lua_pushvalue(L, reason);
-    lua_setiuservalue(L, index, FUTURE_REASON);
-  }
-  future->cancel_requested = true;
-  if (call_cancel(call)) {
-    lua_getiuservalue(L, index, FUTURE_REASON);
-    concur_future_set_cancelled(L, index, future);
-  }
-}
-
-static void job_future_cancel_quietly(concur_runtime *runtime, concur_future *future) {
-  (void)runtime;
-  concur_call *call = job_future_of(future)->call;
-  if (call == NULL) return;
-  future->cancel_requested = true;
-  if (call_cancel(call)) concur_future_settle(future, CONCUR_CANCELLED);
-}
-
-static void job_future_push_name(lua_State *L, int index, const concur_future *future) {
-  (void)index;
-  const job_future *self = (const job_future *)(const void *)future;
-  if (self->call != NULL && self->call->name != NULL) {
-    lua_pushfstring(L, "job '%s'", self->call->name);
-  } else {
-    lua_pushliteral(L, "a job");
-  }
-}
-
-static void job_future_refresh(lua_State *L, concur_runtime *runtime, concur_future *future) {
-  concur_executor_collect(L, runtime);
-  concur_call *call = job_future_of(future)->call;
-  if (future->state == CONCUR_PENDING && call != NULL &&
-      atomic_load(&call->job.state) >= CONCUR_JOB_RUNNING) {
-    future->state = CONCUR_RUNNING;
-  }
-}
-
-static const concur_future_ops job_future_ops = {job_future_cancel, job_future_cancel_quietly,
-                                                 job_future_push_name, job_future_refresh};
-
 /* ---- submitting ---- */
 
 /* Raises unless a call can be submitted here and now. */
@@ -495,7 +200,7 @@ static void executor_check(lua_State *L, concur_executor *executor) {
   }
   concur_runtime_check(L, runtime);
   if (atomic_load(&executor->settings->broken)) {
-    raise_broken(L, runtime, executor->settings);
+    concur_call_raise_broken(L, runtime, executor->settings);
   }
   if (runtime->worker != NULL && concur_pool_exhausted(executor->pool)) {
     concur_error_raise(L, runtime, "InvalidState",
@@ -508,6 +213,10 @@ static void executor_check(lua_State *L, concur_executor *executor) {
 /* Fills in what the worker needs: `count` values from stack index `first`. */
 static void call_encode(lua_State *L, concur_call *call, int first, int count,
                         concur_function_cache *functions) {
+  if (call->settings->kind->flat) {
+    call->input = concur_encode_as(L, first, count, "argument", CONCUR_ENCODE_FLAT);
+    return;
+  }
   if (functions != NULL && concur_inline_take(L, first + 1, count - 1, &call->arguments)) {
     call->function = concur_function_of(L, functions, call->job.pool, first);
   }
@@ -529,18 +238,19 @@ static concur_call *call_make(lua_State *L, concur_executor *executor, int first
   lua_pushvalue(L, -1);
   call->slot = concur_anchor(L, executors->runtime);
   executors->unanchored = NULL;
-  call->job.run = concur_worker_run;
-  call->job.mail.deliver = on_reply;
-  call->job.mail.drop = on_reply_dropped;
-  call->job.cancel_mail.deliver = concur_worker_on_cancel;
-  call->job.cancel_mail.drop = concur_worker_drop_cancel;
+  const concur_call_kind *kind = executor->settings->kind;
+  call->job.run = kind->run;
+  call->job.mail.deliver = concur_call_on_reply;
+  call->job.mail.drop = concur_call_on_reply_dropped;
+  call->job.cancel_mail.deliver = kind->cancel;
+  call->job.cancel_mail.drop = kind->drop_cancel;
   call->retries = options->retries;
   call->abandon = options->abandon;
   call->interrupt_after_ns = options->interrupt_after_ns;
   return call;
 }
 
-static void call_link(concur_call *call, concur_executor *executor, job_future *future) {
+static void call_link(concur_call *call, concur_executor *executor, concur_call_future *future) {
   concur_executors *executors = executor->owner;
   concur_loop *loop = executors->runtime->scheduler->loop;
   future->call = call;
@@ -580,9 +290,9 @@ bool concur_executor_submit(lua_State *L, concur_executor *executor, int first,
   }
   luaL_checkstack(L, 8, NULL);
   int count = lua_gettop(L) - first + 1;
-  job_future *future =
-      concur_class_new(L, runtime, CONCUR_CLASS_JOB_FUTURE, sizeof *future, FUTURE_VALUES);
-  concur_future_init(&future->future, &job_future_ops);
+  concur_call_future *future = concur_class_new(L, runtime, CONCUR_CLASS_JOB_FUTURE, sizeof *future,
+                                                CONCUR_CALL_FUTURE_VALUES);
+  concur_future_init(&future->future, &concur_call_future_ops);
   concur_call *call = call_make(L, executor, first, count, options, functions);
   if (executor->bounded) {
     if (!call_offer(L, call, executor)) {
@@ -597,145 +307,4 @@ bool concur_executor_submit(lua_State *L, concur_executor *executor, int first,
   lua_replace(L, first);
   lua_settop(L, first);
   return true;
-}
-
-/* ---- closing ---- */
-
-void concur_executor_abandon(concur_executor *executor) {
-  concur_executors *executors = executor->owner;
-  if (executors == NULL) return;
-  executor->abandoned = true;
-  for (concur_node *node = executors->calls.next; node != &executors->calls; node = node->next) {
-    concur_call *call = concur_container_of(node, concur_call, link);
-    if (call->executor != executor) continue;
-    call_let_loop_go(call);
-    call_settle_quietly(call, CONCUR_CANCELLED);
-  }
-  concur_pool_detach(executor->pool);
-}
-
-/* Calls that have not been handed out yet go; the others are asked to stop. */
-static void calls_cancel(concur_executors *executors, concur_loop *loop) {
-  concur_node *node;
-  while ((node = concur_list_pop(&executors->calls)) != NULL) {
-    concur_call *call = concur_container_of(node, concur_call, link);
-    concur_executor *executor = call->executor;
-    concur_loop_stop_timer(loop, &call->interrupt_timer);
-    call_let_loop_go(call);
-    if (!concur_future_settled(call->future)) call->future->state = CONCUR_CANCELLED;
-    job_future_of(call->future)->call = NULL;
-    call->future = NULL;
-    executor->references--;
-    if (concur_job_cancel(&call->job) == CONCUR_JOB_TAKEN_OFF) {
-      concur_job_release(&call->job);
-    } /* else the pool or the mailbox holds the reference */
-  }
-  executors->call_count = 0;
-}
-
-static void report_stuck(concur_pool *pool, const char *pool_name) {
-  enum { MOST = 16 };
-  concur_running running[MOST];
-  concur_interrupt_trace(pool);
-  uint32_t count = concur_pool_list_running(pool, running, MOST);
-  for (uint32_t i = 0; i < count && i < MOST; i++) {
-    bool named = running[i].name[0] != '\0';
-    fprintf(stderr,
-            "concur: %s%s%s of %s has not stopped (it has run for %.1f s); its thread is left "
-            "behind%s\n",
-            named ? "job '" : "a job", running[i].name, named ? "'" : "", pool_name,
-            (double)running[i].running_ns / 1e9, running[i].trace);
-  }
-}
-
-/* Waits for the pool's threads and leaves behind those that do not end.  Busy Lua code gets a moment
-   to see its token before it is interrupted, and is interrupted for good after half of the time. */
-static void pool_finish(concur_pool *pool, const char *name, uint64_t begin_ns) {
-  static const uint64_t stages_ns[] = {CLOSE_GRACE_NS / 20, CLOSE_GRACE_NS / 2, CLOSE_GRACE_NS};
-  for (size_t i = 0; i < sizeof stages_ns / sizeof stages_ns[0]; i++) {
-    if (i > 0) concur_interrupt_pool(pool);
-    uint64_t passed_ns = uv_hrtime() - begin_ns;
-    uint64_t left_ns = stages_ns[i] > passed_ns ? stages_ns[i] - passed_ns : 0;
-    if (concur_pool_join(pool, left_ns) == 0) return;
-  }
-  report_stuck(pool, name);
-  concur_pool_detach(pool);
-}
-
-/* The default pool belongs to the state that began it all. */
-static void shared_close(concur_executors *executors) {
-  concur_shared_pool *shared = executors->shared;
-  if (executors->runtime->worker != NULL) return;
-  uv_mutex_lock(&shared->mutex);
-  shared->closed = true;
-  uv_mutex_unlock(&shared->mutex);
-  if (shared->pool == NULL) return; /* closed: nobody changes it any more */
-  concur_pool_close(shared->pool, true);
-  concur_pool_cancel_running(shared->pool);
-}
-
-/* Settings and slot hold each other: this parts them. */
-static void shared_empty(concur_shared_pool *shared) {
-  uv_mutex_lock(&shared->mutex);
-  concur_pool *pool = shared->pool;
-  concur_worker_settings *settings = shared->settings;
-  shared->pool = NULL;
-  shared->settings = NULL;
-  uv_mutex_unlock(&shared->mutex);
-  concur_pool_release(pool);
-  concur_worker_settings_release(settings);
-}
-
-static void views_close(concur_executors *executors) {
-  for (concur_node *node = executors->views.next; node != &executors->views; node = node->next) {
-    concur_executor *executor = concur_container_of(node, concur_executor, link);
-    executor->closed = true;
-    concur_pool_wait_close(executor);
-    if (!executor->owns) continue;
-    concur_pool_close(executor->pool, true);
-    concur_pool_cancel_running(executor->pool);
-  }
-}
-
-static void views_finish(concur_executors *executors) {
-  uint64_t begin_ns = uv_hrtime();
-  concur_shared_pool *shared = executors->shared;
-  if (executors->runtime->worker == NULL && shared->pool != NULL) {
-    pool_finish(shared->pool, shared->settings->name, begin_ns);
-    shared_empty(shared);
-  }
-  concur_node *node;
-  while ((node = concur_list_pop(&executors->views)) != NULL) {
-    concur_executor *executor = concur_container_of(node, concur_executor, link);
-    if (executor->owns && !executor->abandoned) {
-      pool_finish(executor->pool, executor->settings->name, begin_ns);
-    }
-    concur_node_unlink(&executor->flusher.node);
-    executor->owner = NULL; /* what is left are userdata: they free it */
-    executor->references++;
-    concur_executor_release(executor);
-  }
-}
-
-void concur_executor_close(lua_State *L, concur_runtime *runtime) {
-  (void)L;
-  concur_executors *executors = runtime->executors;
-  concur_loop *loop = runtime->scheduler->loop;
-  if (executors == NULL || concur_runtime_forked(runtime)) return;
-  runtime->executors = NULL;
-  if (loop != NULL) calls_cancel(executors, loop);
-  views_close(executors);
-  shared_close(executors);
-  views_finish(executors);
-  if (loop != NULL) {
-    concur_mail *mail = concur_mailbox_close(loop->mailbox);
-    while (mail != NULL) {
-      concur_mail *next = mail->next;
-      mail->drop(mail);
-      mail = next;
-    }
-  }
-  if (executors->unanchored != NULL) concur_job_release(&executors->unanchored->job);
-  concur_shared_pool_release(executors->shared);
-  free(executors);
 }

@@ -25,8 +25,8 @@ typedef struct concur_executor concur_executor;
 /* The executors of one runtime. */
 typedef struct concur_executors {
   concur_runtime *runtime;
-  concur_node views;          /* of concur_executor */
-  concur_node calls;          /* in flight, submitted by this state */
+  concur_node views; /* of concur_executor */
+  concur_node calls; /* in flight, submitted by this state */
   uint32_t call_count;
   concur_shared_pool *shared; /* one reference: the default pool's slot */
   concur_call *unanchored;    /* owned: a call that ran out of memory on its way out */
@@ -36,22 +36,22 @@ typedef struct concur_executors {
 } concur_executors;
 
 struct concur_executor {
-  concur_node link;       /* in executors->views */
-  concur_executors *owner; /* NULL once the state's executors were closed */
-  concur_pool *pool;      /* one reference */
+  concur_node link;                 /* in executors->views */
+  concur_executors *owner;          /* NULL once the state's executors were closed */
+  concur_pool *pool;                /* one reference */
   concur_worker_settings *settings; /* one reference */
   concur_flusher flusher; /* linked from the first submission in a turn to the turn's end */
   concur_node batch;      /* of jobs, not yet published */
   uint32_t batch_count;
-  uint32_t references;    /* userdata and calls in flight */
-  bool owns;              /* closing the state closes the pool */
-  bool closed;            /* shut down: nothing is accepted any more */
-  bool abandoned;         /* its threads were given up: nobody waits for them again */
-  bool bounded;           /* the queue has a limit: submit may wait */
-  concur_node waiters[CONCUR_POOL_EVENTS];    /* of fibers that wait for the pool (pool_wait.c) */
-  concur_watch *watches[CONCUR_POOL_EVENTS];  /* with the pool or its mail on the way; or NULL */
-  concur_watch *resting;  /* the watch for room, until the one it woke has had its turn; or NULL */
-  uint32_t rested;        /* turns that `resting` has lasted */
+  uint32_t references; /* userdata and calls in flight */
+  bool owns;           /* closing the state closes the pool */
+  bool closed;         /* shut down: nothing is accepted any more */
+  bool abandoned;      /* its threads were given up: nobody waits for them again */
+  bool bounded;        /* the queue has a limit: submit may wait */
+  concur_node waiters[CONCUR_POOL_EVENTS];   /* of fibers that wait for the pool (pool_wait.c) */
+  concur_watch *watches[CONCUR_POOL_EVENTS]; /* with the pool or its mail on the way; or NULL */
+  concur_watch *resting; /* the watch for room, until the one it woke has had its turn; or NULL */
+  uint32_t rested;       /* turns that `resting` has lasted */
 };
 
 /* How one call is to be treated; see pool:options. */

@@ -54,20 +54,20 @@ typedef enum concur_trace_state {
 } concur_trace_state;
 
 struct concur_job {
-  concur_node node;         /* submitter's batch, then the pool's queue (guarded by the pool) */
-  concur_mail mail;         /* the reply; `deliver` and `drop` come from the kind of job */
-  concur_mail cancel_mail;  /* to the thread's own mailbox: "your job was cancelled" */
-  concur_mailbox *reply;    /* one reference */
-  concur_pool *pool;        /* borrowed: the submitter and then the thread hold the pool */
-  concur_thread *thread;    /* guarded; not NULL while RUNNING */
+  concur_node node;        /* submitter's batch, then the pool's queue (guarded by the pool) */
+  concur_mail mail;        /* the reply; `deliver` and `drop` come from the kind of job */
+  concur_mail cancel_mail; /* to the thread's own mailbox: "your job was cancelled" */
+  concur_mailbox *reply;   /* one reference */
+  concur_pool *pool;       /* borrowed: the submitter and then the thread hold the pool */
+  concur_thread *thread;   /* guarded; not NULL while RUNNING */
   atomic_int references;
-  atomic_int state;         /* concur_job_state; changes are guarded, looks are not */
-  atomic_bool cancelled;    /* the token: somebody wants it to stop */
-  bool cancel_posted;       /* guarded: cancel_mail was used */
-  uint64_t started_ns;      /* guarded: when it began to run */
-  const char *name;         /* owned by the kind of job until `free`; may be NULL */
-  char *trace;              /* guarded: owned, CONCUR_TRACE_SIZE bytes; NULL until asked for */
-  atomic_int trace_state;   /* concur_trace_state: who may touch `trace` */
+  atomic_int state;       /* concur_job_state; changes are guarded, looks are not */
+  atomic_bool cancelled;  /* the token: somebody wants it to stop */
+  bool cancel_posted;     /* guarded: cancel_mail was used */
+  uint64_t started_ns;    /* guarded: when it began to run */
+  const char *name;       /* owned by the kind of job until `free`; may be NULL */
+  char *trace;            /* guarded: owned, CONCUR_TRACE_SIZE bytes; NULL until asked for */
+  atomic_int trace_state; /* concur_trace_state: who may touch `trace` */
   void (*run)(concur_job *job, concur_thread *thread); /* [pool thread] */
   void (*free)(concur_job *job);                       /* [any thread] */
 };
@@ -114,9 +114,9 @@ static inline bool concur_job_is_cancelled(const concur_job *job) {
 }
 
 typedef enum concur_job_cancel_end {
-  CONCUR_JOB_TAKEN_OFF,   /* it was queued: it never runs, no reply; its reference is the caller's */
-  CONCUR_JOB_ASKED,       /* it runs: the token is set, the thread was told; the reply will come */
-  CONCUR_JOB_TOO_LATE     /* it has ended: the reply is on the way */
+  CONCUR_JOB_TAKEN_OFF, /* it was queued: it never runs, no reply; its reference is the caller's */
+  CONCUR_JOB_ASKED,     /* it runs: the token is set, the thread was told; the reply will come */
+  CONCUR_JOB_TOO_LATE   /* it has ended: the reply is on the way */
 } concur_job_cancel_end;
 
 /* [any thread that knows the job to be alive] */
@@ -175,9 +175,9 @@ void concur_pool_get_stats(concur_pool *pool, concur_pool_stats *stats);
 
 /* A look at a running job. */
 typedef struct concur_running {
-  char name[64];       /* empty: not named */
+  char name[64];                 /* empty: not named */
   char trace[CONCUR_TRACE_SIZE]; /* where it is; empty: not known */
-  uint64_t running_ns; /* for how long */
+  uint64_t running_ns;           /* for how long */
 } concur_running;
 
 /* [any thread] Fills in at most `capacity` entries; returns how many jobs run. */
@@ -192,7 +192,7 @@ void concur_pool_poke_running(concur_pool *pool, bool (*wants)(concur_job *job),
 /* ---- watches: a mail when something happens to the pool, once ---- */
 
 typedef enum concur_pool_event {
-  CONCUR_POOL_ROOM, /* a job left a full queue */
+  CONCUR_POOL_ROOM,  /* a job left a full queue */
   CONCUR_POOL_ENDED, /* the pool closes and its last thread is ending */
   CONCUR_POOL_EVENTS /* how many there are */
 } concur_pool_event;

@@ -445,11 +445,9 @@ static void worker_call_once(concur_worker *worker, concur_call *call) {
 
 static void worker_call(concur_worker *worker, concur_call *call) {
   worker->call = call;
-  uint32_t tries = call->retries + 1;
   do {
     worker_call_once(worker, call);
-  } while (call->outcome == CONCUR_CALL_ERROR && --tries > 0 && !worker->worn &&
-           !concur_job_is_cancelled(&call->job));
+  } while (!worker->worn && concur_call_again(call));
   worker->call = NULL;
   worker->calls++;
   uint32_t limit = worker->settings->max_jobs;

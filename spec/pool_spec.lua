@@ -32,8 +32,9 @@ local function build()
   for _, list in ipairs { sanitizers(), flags("--cflags", "libuv") } do
     table.move(list, 1, #list, #argv + 1, argv)
   end
-  for _, name in ipairs { "spec/host/pool_test", "csrc/pool", "csrc/mailbox", "csrc/platform" } do
-    argv[#argv + 1] = support.root .. "/" .. name .. ".c"
+  argv[#argv + 1] = support.root .. "/spec/host/pool_test.c"
+  for _, name in ipairs { "pool", "pool_job", "pool_thread", "mailbox", "platform" } do
+    argv[#argv + 1] = support.root .. "/csrc/" .. name .. ".c"
   end
   table.move({ "-pthread", "-o", program }, 1, 3, #argv + 1, argv)
   local libraries = flags("--libs", "libuv")

@@ -70,6 +70,23 @@ function concur.transferable(name, metatable, functions) end
 ---@return concur.ContextVar
 function concur.ContextVar(default) end
 
+---Returns the default pool, which `concur.to_thread` uses and which this state shares with its
+---workers; with an argument, makes that pool the default first.
+---Raises `InvalidState` when a worker tries to replace it.
+---@param pool? concur.ThreadPoolExecutor
+---@return concur.ThreadPoolExecutor
+function concur.default_executor(pool) end
+
+---Runs `fn(...)` on a thread of the default pool, waits for it and returns its results, or raises its
+---error, while other tasks go on.  `fn` is a Lua function (copied with its upvalues), a C function of
+---a loaded module, or a name, `"module.function"`.
+---Cancelled: the job is asked to stop, and `Cancelled` is raised when it has ended.
+---@async
+---@param fn function|string
+---@param ... any arguments, copied
+---@return any ... results, copied
+function concur.to_thread(fn, ...) end
+
 ---As `coroutine.wrap`, but `fn` may also suspend the task that calls the generator: `coroutine.yield`
 ---hands values to the caller, waits go to the scheduler.  May not yield inside a cancel scope that it
 ---opened.  For a `for` loop that is left early, pass it as the fourth value or close it.
@@ -274,23 +291,6 @@ function concur.ThreadPoolExecutor(options) end
 ---@return integer
 function concur.cpu_count() end
 
----Returns the default pool, which `concur.to_thread` uses and which this state shares with its
----workers; with an argument, makes that pool the default first.
----Raises `InvalidState` when a worker tries to replace it.
----@param pool? concur.ThreadPoolExecutor
----@return concur.ThreadPoolExecutor
-function concur.default_executor(pool) end
-
----Runs `fn(...)` on a thread of the default pool, waits for it and returns its results, or raises its
----error, while other tasks go on.  `fn` is a Lua function (copied with its upvalues), a C function of
----a loaded module, or a name, `"module.function"`.
----Cancelled: the job is asked to stop, and `Cancelled` is raised when it has ended.
----@async
----@param fn function|string
----@param ... any arguments, copied
----@return any ... results, copied
-function concur.to_thread(fn, ...) end
-
 ---Returns true when the running job was asked to stop: its future was cancelled, its pool shuts down.
 ---Outside of jobs: whether a scope around the caller is cancelled.  Never raises, never waits.
 ---@return boolean
@@ -494,6 +494,15 @@ function CapacityLimiter:waiters() end
 ---@class concur.Channel
 local Channel = {}
 
+---An arm for `concur.select`: receives.  Results as of `recv`.
+---@return concur.Arm
+function Channel:receiving() end
+
+---An arm for `concur.select`: sends the value.  Raises in `select` as `send` does.
+---@param value any not nil
+---@return concur.Arm
+function Channel:sending(value) end
+
 ---Sends a copy of the value, in order; waits while the channel is full (with capacity 0: until
 ---somebody receives it).  Raises `Closed` when the channel is or gets closed before, `TransferError`
 ---for what cannot cross.  Cancelled: it was not sent.
@@ -539,15 +548,6 @@ function Channel:size() end
 
 ---@return integer
 function Channel:capacity() end
-
----An arm for `concur.select`: receives.  Results as of `recv`.
----@return concur.Arm
-function Channel:receiving() end
-
----An arm for `concur.select`: sends the value.  Raises in `select` as `send` does.
----@param value any not nil
----@return concur.Arm
-function Channel:sending(value) end
 
 ---A clock for `concur.Runner{clock = ...}` whose time is virtual, from `concur.testing.Clock()`.
 ---@class concur.Clock

@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
 --
 -- The part of executors that is written in Lua: `map` and shutting down, with futures and scopes.
--- The pool itself, `submit`, `run` and the futures of jobs are in C (csrc/thread_pool.c).
+-- The pool itself, `submit`, `run` and the futures of jobs are in C (csrc/pool_class.c).
 --
 -- `methods` is looked at by the class in C when a method is not found there.
 

@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: MIT */
+/* See reply.h.                                                                     [loop thread] */
+#include "reply.h"
+
+#include <string.h>
+
+#include "call_future.h"
+#include "transfer.h"
+
+/* Pushes the error of a call from what the worker sent: is_library, error, text, traceback. */
+static void push_call_error(lua_State *L, concur_runtime *runtime, const concur_message *output) {
+  int base = lua_gettop(L);
+  if (output == NULL || concur_decode(L, output) != 4) {
+    lua_settop(L, base);
+    concur_error_new(L, runtime, "RemoteError", "not enough memory in the worker");
+    lua_pushnil(L);
+    return;
+  }
+  if (lua_toboolean(L, base + 1)) {
+    lua_pushvalue(L, base + 2);
+    lua_pushnil(L);
+    lua_setfield(L, -2, "traceback"); /* that was there: here it is raised anew */
+  } else {
+    concur_error_new(L, runtime, "RemoteError", "%s", lua_tostring(L, base + 3));
+    lua_pushvalue(L, base + 2);
+    lua_setfield(L, -2, "value");
+  }
+  lua_pushvalue(L, base + 4);
+  lua_setfield(L, -2, "remote_traceback");
+  lua_replace(L, base + 1);
+  lua_pushvalue(L, base + 4);
+  lua_replace(L, base + 2);
+  lua_settop(L, base + 2);
+}
+
+/* Pushes the error of a pool whose init failed with `cause`, or whose threads could not start. */
+static void push_broken(lua_State *L, concur_runtime *runtime, const char *name,
+                        const concur_message *cause) {
+  if (cause == NULL) {
+    concur_error_new(L, runtime, "BrokenExecutor", "no worker of %s could be started", name);
+    return;
+  }
+  push_call_error(L, runtime, cause);
+  lua_pop(L, 1);
+  lua_pushliteral(L, "message");
+  lua_rawget(L, -2);
+  const char *text = lua_tostring(L, -1);
+  concur_error_new(L, runtime, "BrokenExecutor", "the init function of %s failed: %s", name,
+                   text != NULL ? text : "?");
+  lua_pushvalue(L, -3);
+  lua_setfield(L, -2, "cause");
+  lua_replace(L, -3);
+  lua_pop(L, 1);
+}
+
+int concur_call_raise_broken(lua_State *L, concur_runtime *runtime,
+                             concur_worker_settings *settings) {
+  /* The message is copied into Lua's memory, so that nothing is lost if pushing the error raises. */
+  concur_message *cause = concur_worker_settings_cause(settings);
+  if (cause != NULL) {
+    size_t size = sizeof *cause + cause->size;
+    void *copy = lua_newuserdatauv(L, size, 0);
+    memcpy(copy, cause, size);
+    concur_message_free(cause);
+    cause = copy;
+  }
+  push_broken(L, runtime, settings->name, cause);
+  return lua_error(L);
+}
+
+/* Argument: the call.  Settles its future with what came. */
+static int l_settle(lua_State *L) {
+  concur_call *call = lua_touserdata(L, 1);
+  concur_executor *executor = call->executor;
+  concur_runtime *runtime = executor->owner->runtime;
+  concur_future *future = call->future;
+  concur_anchor_push(L, runtime, call->slot); /* index 2: the future */
+  if (concur_future_settled(future)) return 0;
+  if (atomic_load(&call->job.state) == CONCUR_JOB_CANCELLED) call->outcome = CONCUR_CALL_CANCELLED;
+  switch ((concur_call_outcome)call->outcome) {
+  case CONCUR_CALL_RESULTS: {
+    int count = call->results.count >= 0 ? concur_inline_push(L, &call->results)
+                                         : concur_decode(L, call->output);
+    concur_future_set_results(L, 2, future, count);
+    break;
+  }
+  case CONCUR_CALL_ERROR:
+    push_call_error(L, runtime, call->output);
+    lua_insert(L, 3); /* index 3: the traceback, 4: the error */
+    concur_future_set_error(L, runtime, 2, future, 0);
+    break;
+  case CONCUR_CALL_BROKEN:
+    push_broken(L, runtime, call->settings->name, call->output);
+    concur_future_set_error(L, runtime, 2, future, 0);
+    break;
+  case CONCUR_CALL_CANCELLED:
+    lua_getiuservalue(L, 2, CONCUR_CALL_FUTURE_REASON);
+    concur_future_set_cancelled(L, 2, future);
+    break;
+  }
+  return 0;
+}
+
+/* Arguments: the call, an error.  What could not be decoded is the call's error. */
+static int l_settle_with_error(lua_State *L) {
+  concur_call *call = lua_touserdata(L, 1);
+  concur_executor *executor = call->executor;
+  concur_runtime *runtime = executor->owner->runtime;
+  concur_anchor_push(L, runtime, call->slot);
+  lua_insert(L, 2);
+  concur_future_set_error(L, runtime, 2, call->future, 0);
+  return 0;
+}
+
+/* Argument: the call.  Settles the future, whatever happens, and lets it go. */
+static int l_complete(lua_State *L) {
+  concur_call *call = lua_touserdata(L, 1);
+  concur_executor *executor = call->executor;
+  concur_runtime *runtime = executor->owner->runtime;
+  lua_pushcfunction(L, l_settle);
+  lua_pushvalue(L, 1);
+  if (lua_pcall(L, 1, 0, 0) != LUA_OK) {
+    lua_pushcfunction(L, l_settle_with_error);
+    lua_insert(L, -2);
+    lua_pushvalue(L, 1);
+    lua_insert(L, -2);
+    if (lua_pcall(L, 2, 0, 0) != LUA_OK) concur_call_settle_quietly(call, CONCUR_FAILED);
+  }
+  concur_anchor_release(L, runtime, call->slot);
+  call->slot = 0;
+  return 0;
+}
+
+/* Settles the future of a call with plain results, which needs no memory, and so no protection.
+   False when this is not such a call. */
+static bool call_settle_plainly(concur_call *call, concur_loop *loop) {
+  lua_State *L = loop->L;
+  concur_runtime *runtime = loop->runtime;
+  if (call->outcome != CONCUR_CALL_RESULTS || call->results.count < 0 ||
+      !concur_inline_is_plain(&call->results) || L == NULL || loop->closing ||
+      atomic_load(&call->job.state) != CONCUR_JOB_ENDED || concur_future_settled(call->future) ||
+      !lua_checkstack(L, 8)) {
+    return false;
+  }
+  concur_anchor_push(L, runtime, call->slot);
+  int index = lua_gettop(L);
+  concur_future_set_results(L, index, call->future, concur_inline_push(L, &call->results));
+  concur_anchor_release(L, runtime, call->slot);
+  lua_settop(L, index - 1);
+  call->slot = 0;
+  return true;
+}
+
+void concur_call_on_reply(concur_mail *mail, void *owner) {
+  concur_call *call = concur_container_of(mail, concur_call, job.mail);
+  concur_loop *loop = owner;
+  concur_executor *executor = call->executor;
+  concur_call_let_loop_go(call);
+  concur_loop_stop_timer(loop, &call->interrupt_timer);
+  concur_node_unlink(&call->link);
+  executor->owner->call_count--;
+  if (call->future != NULL) {
+    if (!call_settle_plainly(call, loop) && !concur_loop_protect(loop, l_complete, call)) {
+      concur_call_settle_quietly(call, CONCUR_FAILED);
+    }
+    concur_call_future_of(call->future)->call = NULL;
+    call->future = NULL;
+  }
+  concur_executor_release(executor);
+  concur_job_release(&call->job);
+}
+
+/* The state that waited is gone, and with it what `future` and `executor` point to. */
+void concur_call_on_reply_dropped(concur_mail *mail) {
+  concur_job_release(&concur_container_of(mail, concur_call, job.mail)->job);
+}
