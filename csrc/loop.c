@@ -73,6 +73,7 @@ concur_loop *concur_loop_new(concur_runtime *runtime, int *error) {
   loop->poll_interval = 1;
   loop->armed_ns = CONCUR_NEVER;
   concur_list_init(&loop->flushers);
+  concur_list_init(&loop->processes);
   *error = loop_start_handles(loop);
   if (*error != 0) {
     loop_close_handles(loop);

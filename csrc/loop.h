@@ -56,6 +56,7 @@ struct concur_loop {
   uint64_t shuffle;         /* state of the generator that shuffles; 0 = first in, first out */
   concur_heap timers;
   concur_node flushers;
+  concur_node processes;  /* of concur_process: children that are not gone (process.c) */
   uint32_t external_refs; /* jobs in flight and futures held by C: they keep a driver waiting */
   /* Spins for mail for at most some microseconds before sleeping; NULL or set by the executor. */
   bool (*spin)(concur_loop *loop);

@@ -13,6 +13,7 @@
 #include "hooks.h"
 #include "join.h"
 #include "parking.h"
+#include "process_class.h"
 #include "queue.h"
 #include "run.h"
 #include "select.h"
@@ -92,6 +93,7 @@ int luaopen_concur_core(lua_State *L) {
   concur_transfer_open(L, runtime);
   concur_shared_buffer_open(L, runtime);
   concur_executor_open(L, runtime);
+  concur_process_class_open(L, runtime);
   set_extras(L, runtime);
   hide_functions(L);
   lua_pushvalue(L, -1);

@@ -18,6 +18,10 @@ void concur_run_close(lua_State *L, concur_runtime *runtime);
 /* [executor.c] Stops jobs and lets go of pools; called while the loop is still there. */
 void concur_executor_close(lua_State *L, concur_runtime *runtime);
 
+/* [process.c] Ends what still runs, within its grace time, and reaps it; called while the loop is
+   still there. */
+void concur_process_close(concur_loop *loop);
+
 #pragma GCC visibility pop
 
 #endif
