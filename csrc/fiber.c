@@ -103,6 +103,15 @@ concur_fiber *concur_fiber_enter(lua_State *L, concur_runtime *runtime) {
   return enter_elsewhere(L, runtime);
 }
 
+bool concur_fiber_may_wait(lua_State *L, const concur_runtime *runtime) {
+  const concur_scheduler *scheduler = runtime->scheduler;
+  const concur_fiber *fiber = scheduler->current;
+  if (runtime->closed || concur_runtime_forked(runtime)) return false;
+  if (fiber != NULL) return L == fiber->leaf && lua_isyieldable(L);
+  return !concur_in_finalizer(L) && !runtime->reporting &&
+         (scheduler->loop == NULL || scheduler->loop->L == NULL);
+}
+
 /* ---- park and resume ---- */
 
 static const concur_wait wait_turn = {.name = "checkpoint"};

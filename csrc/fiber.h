@@ -139,6 +139,10 @@ static inline concur_fiber *concur_fiber_current(concur_scheduler *scheduler) {
 /* The fiber that may wait here; raises an error that says what to do instead when none may. */
 concur_fiber *concur_fiber_enter(lua_State *L, concur_runtime *runtime);
 
+/* True where concur_fiber_enter would not raise: for what is done in any place, and waits only where
+   that is possible.  Never raises. */
+bool concur_fiber_may_wait(lua_State *L, const concur_runtime *runtime);
+
 /* The short way of the next function: the running task, if it may wait here and now; else NULL. */
 static inline concur_fiber *concur_fiber_ready_here(lua_State *L, concur_runtime *runtime) {
   concur_scheduler *scheduler = runtime->scheduler;

@@ -55,6 +55,7 @@ static void on_walk(uv_handle_t *handle, void *data) {
 }
 
 static void loop_close_handles(concur_loop *loop) {
+  concur_handle_close_all(&loop->handles);
   uv_walk(&loop->uv, on_walk, NULL);
   while (uv_loop_close(&loop->uv) == UV_EBUSY) uv_run(&loop->uv, UV_RUN_DEFAULT);
 }
@@ -74,6 +75,7 @@ concur_loop *concur_loop_new(concur_runtime *runtime, int *error) {
   loop->armed_ns = CONCUR_NEVER;
   concur_list_init(&loop->flushers);
   concur_list_init(&loop->processes);
+  concur_list_init(&loop->handles);
   *error = loop_start_handles(loop);
   if (*error != 0) {
     loop_close_handles(loop);
@@ -93,6 +95,7 @@ void concur_loop_free(concur_loop *loop) {
   concur_mailbox_release(loop->mailbox);
   concur_heap_free(&loop->timers);
   loop_close_handles(loop);
+  if (loop->hub != NULL) loop->hub_free(loop->hub);
   free(loop);
 }
 

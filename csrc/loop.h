@@ -17,6 +17,7 @@
 
 #include <uv.h>
 
+#include "handle.h"
 #include "heap.h"
 #include "list.h"
 #include "mailbox.h"
@@ -57,6 +58,9 @@ struct concur_loop {
   concur_heap timers;
   concur_node flushers;
   concur_node processes;  /* of concur_process: children that are not gone (process.c) */
+  concur_node handles;    /* of concur_handle: closed with the loop */
+  struct concur_hub *hub; /* owned: what the streams share (hub.c); NULL until the first one */
+  void (*hub_free)(struct concur_hub *hub);
   uint32_t external_refs; /* jobs in flight and futures held by C: they keep a driver waiting */
   /* Spins for mail for at most some microseconds before sleeping; NULL or set by the executor. */
   bool (*spin)(concur_loop *loop);

@@ -18,6 +18,8 @@
 #include "run.h"
 #include "select.h"
 #include "shared_buffer.h"
+#include "socket.h"
+#include "stream.h"
 #include "suspend.h"
 #include "sync.h"
 #include "terminal.h"
@@ -94,6 +96,8 @@ int luaopen_concur_core(lua_State *L) {
   concur_shared_buffer_open(L, runtime);
   concur_executor_open(L, runtime);
   concur_process_class_open(L, runtime);
+  concur_stream_open(L, runtime);
+  concur_socket_open(L, runtime);
   set_extras(L, runtime);
   hide_functions(L);
   lua_pushvalue(L, -1);

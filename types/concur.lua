@@ -1020,6 +1020,110 @@ function SharedBuffer:add(position, n, type) end
 ---@return integer before the value before
 function SharedBuffer:cas(position, expected, value, type) end
 
+---Bytes in order from and to another program, with the methods of Lua's files.  Expected failures are
+---returned as `nil, error`; a closed stream raises `Closed`.
+---@class concur.Stream
+local Stream = {}
+
+---Closes the stream.  What was written and is not sent yet is sent first, for at most `grace`
+---seconds; this wait is shielded from cancellation.  Reads and writes that wait in other tasks end
+---with `nil, Closed`.  Idempotent.  Where waiting is impossible (a finalizer, a callback) the rest is
+---sent in the background.
+---@async
+---@param grace? number seconds (5)
+---@return boolean? true
+---@return concur.Error? error what was written could not be sent
+function Stream:close(grace) end
+
+---@return boolean closed
+function Stream:closed() end
+
+---The number of the descriptor, for functions that want one.  It stays the stream's.
+---@return integer
+function Stream:fd() end
+
+---Reads as `file:read` does: "l" a line, "L" a line with its end, "n" a number, "a" all up to the
+---end, a number that many bytes; without a format a line.  At the end it returns nil (and for "a"
+---the empty string).  Cancelled, it has consumed nothing.
+---@async
+---@param ... string|integer formats
+---@return any ... a result for each format; nil for one that failed, and then no more.  `nil, error`:
+---  `OSError`, `LimitOverrun` (longer than the stream's limit; nothing was consumed), `Closed`
+function Stream:read(...) end
+
+---An iterator that reads with these formats (lines, without any) until the end.  It raises what
+---`read` would return as an error.  The stream stays open.
+---@param ... string|integer formats
+---@return fun(): any ... the iterator; may suspend
+function Stream:lines(...) end
+
+---Reads what is there, as soon as there is anything.
+---@async
+---@param max? integer bytes at most (65536)
+---@return string? bytes at least one; nil at the end
+---@return concur.Error? error
+function Stream:read_some(max) end
+
+---Reads up to and with a separator.
+---@async
+---@param separator string at least one byte
+---@param max? integer the most that may be returned (the stream's limit)
+---@return string? bytes with the separator; nil at the end
+---@return concur.Error? error `IncompleteRead`: the stream ended before the separator, `partial` has
+---  what came; `LimitOverrun`: more than `max` bytes, nothing was consumed
+function Stream:read_until(separator, max) end
+
+---Reads what is there, as soon as there is anything, into a SharedBuffer.
+---@async
+---@param buffer concur.SharedBuffer
+---@param position? integer where it goes (1)
+---@param max? integer bytes at most (what fits)
+---@return integer? count at least 1; nil at the end
+---@return concur.Error? error
+function Stream:read_into(buffer, position, max) end
+
+---How many bytes one read may return, where the read itself does not say (16 MiB): a line, a number,
+---"a", `read_until` without `max`.
+---@param limit? integer|number the new one; `math.huge`: none
+---@return integer|number limit
+function Stream:limit(limit) end
+
+---Writes strings and numbers, in order and with nothing of other tasks between them.  Waits for room
+---first if much is unsent (`water_marks`); cancelled then, nothing was written.  After that it
+---accepts everything without waiting, and sends it while the task goes on.
+---@async
+---@param ... string|number
+---@return concur.Stream? self
+---@return concur.Error? error `OSError` (`EPIPE`, `ECONNRESET`: also of an earlier write), `Closed`
+function Stream:write(...) end
+
+---Waits until everything written has been handed to the system.  Cancelled, it is sent all the same.
+---@async
+---@return concur.Stream? self
+---@return concur.Error? error
+function Stream:flush() end
+
+---Half-closes the stream: after what was written the other side reads the end; reading goes on.
+---Nothing can be written any more.  Cancelled, it happens all the same.  Idempotent.
+---@async
+---@return boolean? true
+---@return concur.Error? error
+function Stream:shutdown() end
+
+---How writes are gathered: "no" sends each one at once; "full" and "line" (both as at first) send the
+---first one of a tick at once and the others together, at the end of it.
+---@param mode "no"|"full"|"line"
+---@param size? integer accepted as `file:setvbuf` does, and not used
+---@return boolean true
+function Stream:setvbuf(mode, size) end
+
+---How much may pile up in the stream.  A write waits while `write_high` bytes are unsent, until there
+---are `write_low`; reading from the system pauses while `read_high` bytes wait to be read, until there
+---are `read_low`.  (64 KiB, 16 KiB.)
+---@param marks {read_high: integer?, read_low: integer?, write_high: integer?, write_low: integer?}
+---@return concur.Stream self
+function Stream:water_marks(marks) end
+
 ---A function that runs at the same time as others; also a `concur.Future` of its end.
 ---@class concur.Task : concur.Future
 local Task = {}
