@@ -116,6 +116,7 @@ build = {
         "csrc/terminal.c",
         "csrc/thread_pool.c",
         "csrc/transfer.c",
+        "csrc/wait_fd.c",
         "csrc/watch.c",
         "csrc/worker.c",
       },

@@ -24,6 +24,7 @@
 #include "sync.h"
 #include "terminal.h"
 #include "transfer.h"
+#include "wait_fd.h"
 #include "watch.h"
 
 #if defined(_WIN32)
@@ -98,6 +99,7 @@ int luaopen_concur_core(lua_State *L) {
   concur_process_class_open(L, runtime);
   concur_stream_open(L, runtime);
   concur_socket_open(L, runtime);
+  concur_wait_fd_open(L, runtime);
   set_extras(L, runtime);
   hide_functions(L);
   lua_pushvalue(L, -1);
