@@ -42,8 +42,14 @@ endif
 
 SOURCES := $(sort $(wildcard csrc/*.c))
 OBJECTS := $(SOURCES:csrc/%.c=$(BUILD)/obj/%.o)
+HOST_OBJECTS := $(BUILD)/obj/host/host.o $(BUILD)/obj/host/faults.o
 MODULE := $(BUILD)/concur/core.so
 TESTHOST := $(BUILD)/testhost
+# The same objects again, with what they call wrapped: a module for the test host alone, where calls
+# can fail and threads can be held up (spec/host/wraps.c).
+FAULT_MODULE := $(BUILD)/faults/concur/core.so
+WRAPPED := $(shell sed -nE 's/^void .?__wrap_([a-z]+).*;$$/\1/p; s/^DELAYS.([a-z_]+),.*/\1/p; \
+	s/^(REFUSES|DELAYS_RESULT).[^,]*, ([a-z_]+),.*/\2/p' spec/host/wraps.c)
 
 # What a Lua program needs in order to find concur in this tree.
 RUN = LUA_PATH="$(CURDIR)/lua/?.lua;$(CURDIR)/lua/?/init.lua;;" \
@@ -75,7 +81,7 @@ demo: build ## hash a directory tree on all cores (DIR=/usr/include, ARGS=...)
 
 test: build ## run the specs (SPECS=spec/queue_spec.lua for some of them)
 	@scripts/setup test
-	@$(SUBMAKE) $(TESTHOST) specs
+	@$(SUBMAKE) $(TESTHOST) $(FAULT_MODULE) specs
 
 build: ## compile the C core into build/concur/core.so
 	@scripts/setup build
@@ -182,15 +188,15 @@ fuzz-lua: $(MODULE) $(TESTHOST)
 
 # Helpers of the targets above.
 .PHONY: objects sanitized covered specs
-objects: $(OBJECTS) $(BUILD)/obj/testhost.o
+objects: $(OBJECTS) $(HOST_OBJECTS) $(BUILD)/obj/host/wraps.o
 
 specs:
 	$(BUSTED)
 
-sanitized: $(MODULE) $(TESTHOST)
+sanitized: $(MODULE) $(FAULT_MODULE) $(TESTHOST)
 	@$(SUBMAKE) specs TEST_LUA=$(abspath $(TESTHOST))
 
-covered: $(MODULE) $(TESTHOST)
+covered: $(MODULE) $(FAULT_MODULE) $(TESTHOST)
 	@find $(BUILD) -name '*.gcda' -delete
 	@$(SUBMAKE) specs TEST_ENV="CONCUR_TIME_SCALE=2"
 	gcovr --root . --filter csrc/ --object-directory $(BUILD)/obj --print-summary \
@@ -206,13 +212,18 @@ $(BUILD)/obj/%.o: csrc/%.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(COMPILE) -MMD -MP -c -o $@ $<
 
-$(BUILD)/obj/testhost.o: spec/host/host.c $(BUILD)/flags
+$(BUILD)/obj/host/%.o: spec/host/%.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(COMPILE) -MMD -MP -c -o $@ $<
 
 # -rdynamic lets the modules that it loads use its Lua, wherever that comes from.
-$(TESTHOST): $(BUILD)/obj/testhost.o
-	$(CC) $(CFLAGS) $(SANITIZE) -rdynamic -pthread -o $@ $< $(LDFLAGS) $(LUA_LIBS) -ldl -lm
+$(TESTHOST): $(HOST_OBJECTS)
+	$(CC) $(CFLAGS) $(SANITIZE) -rdynamic -pthread -o $@ $^ $(LDFLAGS) $(LUA_LIBS) -ldl -lm
+
+$(FAULT_MODULE): $(OBJECTS) $(BUILD)/obj/host/wraps.o
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(SANITIZE) $(MODULE_FLAGS) $(WRAPPED:%=-Wl,--wrap=%) -pthread -o $@ $^ \
+	  $(LDFLAGS) $(UV_LIBS)
 
 # Changes when the commands do: then everything is compiled again.
 .PHONY: force
@@ -220,4 +231,4 @@ $(BUILD)/flags: force
 	@mkdir -p $(@D)
 	@echo '$(COMPILE) $(MODULE_FLAGS)' | cmp -s - $@ || echo '$(COMPILE) $(MODULE_FLAGS)' > $@
 
--include $(OBJECTS:.o=.d) $(BUILD)/obj/testhost.d
+-include $(OBJECTS:.o=.d) $(wildcard $(BUILD)/obj/host/*.d)

@@ -12,18 +12,26 @@
  *
  * Scripts find one function more:
  *
- *     testhost.run(code, n, times)
+ *     testhost.run(code, n, times, functions, errno)
  *         Runs `code` in a new state of its own with all libraries.  After its first call of the
  *         global function arm(), the n-th allocation (from 1) fails, and so do the ones after it:
  *         `times` in all, or every one until disarm() when times is nil.  The new state is closed
  *         before this returns failed, ok, message: how many allocations failed, and what pcall of
- *         the code said.
+ *         the code said.  With `functions`, names between spaces, not the state's allocations fail
+ *         but calls of these by concur and libuv (faults.h), with `errno` where they set one.
+ *     testhost.fail(functions, n, times, errno), testhost.fail()
+ *         The same for this state: begins such a plan, and ends it; then returns how many failed.
+ *     testhost.blocks()
+ *         How many blocks of memory concur and libuv hold (in the fault-injection build).
+ *     testhost.delay(seed or nil)
+ *         Threads are held up at their synchronisation points, as the seed says (also there).
  *     testhost.fork()
  *         As fork(2): 0 in the child, its process id in the parent.
  *     testhost.wait()
  *         Waits for a child; returns its exit code, or 128 + the signal that ended it.
  *
- * Single-threaded, as far as this file goes: an allocator belongs to the thread of its state.
+ * Single-threaded, as far as this file goes: an allocator belongs to the thread of its state, and a
+ * plan is begun and ended where no job is in flight.
  */
 #include <lauxlib.h>
 #include <lua.h>
@@ -35,6 +43,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "faults.h"
+
 /* What the allocator of one state knows.  Lives as long as the state. */
 struct allocator {
   size_t live;        /* bytes that the state holds */
@@ -42,6 +52,7 @@ struct allocator {
   lua_Integer until;  /* allocations until one fails; 0: never */
   lua_Integer times;  /* how many will fail then; negative: all */
   lua_Integer failed; /* how many failed so far */
+  fault_plan plan;    /* what arm() begins instead, if `functions` is set */
 };
 
 /* Lua counts on shrinking and freeing to succeed, so only growth can fail. */
@@ -83,14 +94,23 @@ static struct allocator *allocator_of(lua_State *L) {
 /* arm(): from here on allocations count. */
 static int l_arm(lua_State *L) {
   struct allocator *allocator = allocator_of(L);
-  allocator->until = allocator->arm_at;
+  if (allocator->plan.functions != NULL) {
+    faults_begin(&allocator->plan);
+  } else {
+    allocator->until = allocator->arm_at;
+  }
   return 0;
 }
 
-/* disarm(): allocations succeed again.  Returns how many failed. */
+static void allocator_disarm(struct allocator *allocator) {
+  allocator->until = 0;
+  if (allocator->plan.functions != NULL) allocator->failed = faults_end();
+}
+
+/* disarm(): allocations and calls succeed again.  Returns how many failed. */
 static int l_disarm(lua_State *L) {
   struct allocator *allocator = allocator_of(L);
-  allocator->until = 0;
+  allocator_disarm(allocator);
   lua_pushinteger(L, allocator->failed);
   return 1;
 }
@@ -116,7 +136,7 @@ static int run_source(lua_State *S, const source *code) {
   lua_pushlightuserdata(S, (void *)(uintptr_t)code);
   if (lua_pcall(S, 1, 1, 0) != LUA_OK) return 0;
   int ok = lua_pcall(S, 0, 0, 0) == LUA_OK;
-  allocator_of(S)->until = 0;
+  allocator_disarm(allocator_of(S));
   return ok;
 }
 
@@ -132,19 +152,53 @@ static void push_message(lua_State *L, lua_State *S) {
 static int l_run(lua_State *L) {
   source code = {NULL, 0};
   code.text = luaL_checklstring(L, 1, &code.length);
-  struct allocator allocator = {0, luaL_checkinteger(L, 2), 0, luaL_optinteger(L, 3, -1), 0};
+  struct allocator allocator = {
+      .arm_at = luaL_checkinteger(L, 2),
+      .times = luaL_optinteger(L, 3, -1),
+  };
+  allocator.plan = (fault_plan){
+      .functions = luaL_optstring(L, 4, NULL),
+      .n = allocator.arm_at,
+      .times = allocator.times,
+      .error = (int)luaL_optinteger(L, 5, 0),
+  };
   luaL_argcheck(L, allocator.arm_at > 0, 2, "must be positive");
   lua_State *S = lua_newstate(allocate, &allocator);
   if (S == NULL) return luaL_error(L, "no memory for a state");
   int ok = run_source(S, &code);
   lua_Integer failed = allocator.failed;
-  lua_settop(L, 0);
+  lua_settop(L, 4); /* the names are still in use */
   lua_pushinteger(L, failed);
   lua_pushboolean(L, ok);
   if (!ok) push_message(L, S);
   lua_close(S);
   if (allocator.live != 0) return luaL_error(L, "the state left %d bytes", (int)allocator.live);
-  return lua_gettop(L);
+  return lua_gettop(L) - 4;
+}
+
+static int l_fail(lua_State *L) {
+  static char functions[512];
+  lua_pushinteger(L, (lua_Integer)faults_end());
+  if (lua_isnoneornil(L, 1)) return 1;
+  size_t length;
+  const char *names = luaL_checklstring(L, 1, &length);
+  luaL_argcheck(L, length < sizeof functions, 1, "too long");
+  memcpy(functions, names, length + 1);
+  fault_plan plan = {functions, luaL_checkinteger(L, 2), luaL_optinteger(L, 3, -1),
+                     (int)luaL_optinteger(L, 4, 0)};
+  luaL_argcheck(L, plan.n > 0, 2, "must be positive");
+  faults_begin(&plan);
+  return 0;
+}
+
+static int l_blocks(lua_State *L) {
+  lua_pushinteger(L, (lua_Integer)faults_blocks());
+  return 1;
+}
+
+static int l_delay(lua_State *L) {
+  faults_set_delays((uint64_t)luaL_optinteger(L, 1, 0));
+  return 0;
 }
 
 static int l_fork(lua_State *L) {
@@ -160,7 +214,8 @@ static int l_wait(lua_State *L) {
 }
 
 static const luaL_Reg functions[] = {
-    {"run", l_run}, {"fork", l_fork}, {"wait", l_wait}, {NULL, NULL}};
+    {"run", l_run},     {"fail", l_fail}, {"blocks", l_blocks}, {"delay", l_delay},
+    {"fork", l_fork},   {"wait", l_wait}, {NULL, NULL}};
 
 /* --- ThreadSanitizer --- */
 
@@ -265,7 +320,7 @@ int main(int argc, char **argv) {
     lua_writestringerror("usage: %s script.lua [arguments]\n", argv[0]);
     return EXIT_FAILURE;
   }
-  struct allocator allocator = {0, 0, 0, 0, 0};
+  struct allocator allocator = {0};
   lua_State *L = lua_newstate(allocate, &allocator);
   if (L == NULL) return EXIT_FAILURE;
   int ok = run_script(L, argc, argv);

@@ -1,0 +1,91 @@
+-- SPDX-License-Identifier: MIT
+-- Faults: the 1st, 2nd, 3rd... call of something that can fail does fail, until the scenario
+-- succeeds untouched. Each failure is an error that says so, or a failed future; nothing crashes,
+-- leaks or waits for ever, and the loop is usable afterwards.
+--
+-- The stock interpreter cannot do this, so a scenario runs in the test host (spec/host/host.c) and
+-- with a module of its own (spec/host/wraps.c). `make faults` tries every single call, the ordinary
+-- suite leaves out some of the later ones.
+
+local support = require "spec.support"
+
+local faults = {}
+
+-- What can fail together. `uv:` marks libuv's own allocations.
+faults.memory = "malloc calloc realloc uv:malloc uv:calloc"
+faults.threads = "uv_thread_create"
+faults.primitives = "uv_mutex_init uv_cond_init"
+faults.loop = "uv_loop_init uv_timer_init uv_async_init"
+faults.descriptors = "epoll_create1 eventfd pipe2 socket socketpair accept4"
+faults.interrupted = "epoll_wait epoll_pwait read write readv writev recvmsg sendmsg"
+
+-- Around a scenario: what it may use, and that the loop works after a failure.
+local FRAME = [[
+  local concur = require "concur"
+  local errors = require "concur.errors"
+  local runner = concur.Runner { clock = %s, on_error = function() end }
+  local function scenario()
+    %s
+  end
+  scenario() -- once untouched: what is loaded on first use is there
+  %s
+  arm()
+  local ok, err = pcall(scenario)
+  disarm()
+  assert(runner:run(function()
+    concur.sleep(0.001)
+    return concur.gather(function() concur.sleep(0.001) return 7 end)
+  end) == 7, "the loop is not usable")
+  assert(#concur.all_tasks() == 0, "a task is left")
+  if not ok then
+    error(tostring(err), 0)
+  end
+]]
+
+---Puts a scenario's body into the frame. It may use `concur`, `errors` and `runner`.
+---@param body string
+---@param options? table `real`: the clock is not virtual; `fresh`: the loop is closed before
+---@return string code
+function faults.frame(body, options)
+  options = options or {}
+  return FRAME:format(options.real and "nil" or "concur.testing.Clock()", body,
+    options.fresh and "concur.get_event_loop():close()" or "")
+end
+
+---Runs the code, which calls arm() and disarm(), with each call of `functions` failing in turn:
+---a few in a row (a shortage that passes: clean-up succeeds again), then without end. An error must
+---match one of the patterns `allowed`.
+---@param code string
+---@param functions string|false names between spaces; false: allocations of the Lua state
+---@param allowed string[]
+---@param options? table `errno`: what those say that set one; `times`: instead of { "2", "all" }
+function faults.fail_cleanly(code, functions, allowed, options)
+  options = options or {}
+  local directory = support.tmpdir()
+  support.write_file(directory .. "/scenario.lua", code)
+  for _, times in ipairs(options.times or { "2", "all" }) do
+    local result = support.execute({
+      support.host, "spec/support/fault_driver.lua", directory .. "/scenario.lua", times,
+      functions and " " .. functions .. " " or "", tostring(options.errno or 0),
+      table.concat(allowed, "|"), os.getenv "CONCUR_FAULTS" or "",
+    }, {
+      timeout = os.getenv "CONCUR_FAULTS" and 1200 or 120,
+      env = {
+        LUA_PATH = support.root .. "/lua/?.lua;" .. support.root .. "/lua/?/init.lua;"
+          .. support.root .. "/?.lua;" .. support.root .. "/?/init.lua;;",
+        LUA_CPATH = support.build .. (functions and "/faults/?.so;;" or "/?.so;;"),
+      },
+    })
+    if result.code ~= 0 then
+      error(("%s in a row: %s"):format(times, support.describe(result)), 0)
+    elseif math.tointeger(result.stdout) < 1 then
+      error("the scenario calls nothing of this", 0)
+    end
+    faults.count = faults.count + math.tointeger(result.stdout)
+  end
+end
+
+---How many runs with a failure there were.
+faults.count = 0
+
+return faults
