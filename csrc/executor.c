@@ -274,7 +274,7 @@ static bool call_offer(lua_State *L, concur_call *call, concur_executor *executo
   concur_node_unlink(&call->job.node);
   concur_anchor_release(L, executor->owner->runtime, call->slot);
   concur_job_release(&call->job);
-  if (error == UV_EAGAIN) return false;
+  if (error == UV_ENOBUFS) return false;
   concur_os_error(L, executor->owner->runtime, error, "starting a worker thread", NULL, NULL);
   return lua_error(L) != 0;
 }

@@ -63,7 +63,7 @@ int concur_pool_publish(concur_pool *pool, concur_node *jobs, uint32_t count) {
   if (pool->closing) {
     error = UV_ECANCELED;
   } else if (concur_pool_is_full(pool)) {
-    error = UV_EAGAIN;
+    error = UV_ENOBUFS;
   } else {
     for (concur_node *node = first; node != jobs; node = node->next) {
       atomic_store(&concur_container_of(node, concur_job, node)->state, CONCUR_JOB_QUEUED);
@@ -75,7 +75,7 @@ int concur_pool_publish(concur_pool *pool, concur_node *jobs, uint32_t count) {
     pool->queue.prev = last;
     atomic_fetch_add(&pool->queued, count);
     error = concur_pool_stir(pool);
-    if (error != 0 && pool->alive > 0) error = 0; /* those that there are will do it */
+    if (error != 0 && concur_pool_has_taker(pool)) error = 0;
     if (error != 0) {
       tail->next = &pool->queue;
       pool->queue.prev = tail;

@@ -64,6 +64,7 @@ struct concur_job {
   atomic_int state;       /* concur_job_state; changes are guarded, looks are not */
   atomic_bool cancelled;  /* the token: somebody wants it to stop */
   bool cancel_posted;     /* guarded: cancel_mail was used */
+  bool refused;             /* came back CANCELLED because no thread could be started for it */
   uint64_t started_ns;    /* guarded: when it began to run */
   const char *name;       /* owned by the kind of job until `free`; may be NULL */
   char *trace;            /* guarded: owned, CONCUR_TRACE_SIZE bytes; NULL until asked for */
@@ -130,14 +131,15 @@ void concur_pool_retain(concur_pool *pool);
 void concur_pool_release(concur_pool *pool);
 
 /* [any thread] Queues the list of NEW jobs, which is empty afterwards.  0, or a libuv error code and
-   the list unchanged: UV_ECANCELED when the pool is closing, UV_EAGAIN when its queue is full, or
+   the list unchanged: UV_ECANCELED when the pool is closing, UV_ENOBUFS when its queue is full, or
    why the first thread could not be started. */
 int concur_pool_publish(concur_pool *pool, concur_node *jobs, uint32_t count);
 
 /* [any thread] True when a job published now would be taken up at once. */
 bool concur_pool_has_room(const concur_pool *pool);
 
-/* [pool thread] The thread's job begins to wait for other jobs, or goes on. */
+/* [pool thread] The thread's job begins to wait for other jobs, or goes on.  If no thread can be
+   started to run those, and none is left, they come back as refused. */
 void concur_pool_block(concur_thread *thread, bool blocks);
 
 /* [any thread] True when every thread that may exist is blocked: one more nested wait would hang. */

@@ -43,6 +43,12 @@ static inline bool concur_pool_is_full(const concur_pool *pool) {
   return limit != 0 && atomic_load(&pool->queued) >= limit;
 }
 
+/* True when a thread will look at the queue again: one that is ending, or that waits for other jobs,
+   may not. [under the lock] */
+static inline bool concur_pool_has_taker(const concur_pool *pool) {
+  return pool->idle + pool->busy > pool->blocked;
+}
+
 /* ---- pool_job.c ---- */
 
 /* Sends the job back: its born reference goes with the mail.  [no lock held] */

@@ -198,18 +198,37 @@ static void thread_main(void *argument) {
   thread_end(pool, thread);
 }
 
+/* Nobody is left who could run what is queued: it comes back as refused. [under the lock] */
+static void queue_refuse(concur_pool *pool, concur_node *refused) {
+  concur_node *node;
+  while ((node = concur_list_pop(&pool->queue)) != NULL) {
+    concur_job *job = concur_container_of(node, concur_job, node);
+    job->refused = true;
+    atomic_store(&job->state, CONCUR_JOB_CANCELLED);
+    atomic_fetch_sub(&pool->queued, 1);
+    pool->cancelled++;
+    concur_list_append(refused, node);
+  }
+}
+
 void concur_pool_block(concur_thread *thread, bool blocks) {
   concur_pool *pool = thread->pool;
+  concur_node refused;
+  concur_list_init(&refused);
   uv_mutex_lock(&pool->mutex);
   if (blocks && !thread->blocked) {
     thread->blocked = true;
     pool->blocked++;
-    concur_pool_stir(pool);
+    if (concur_pool_stir(pool) != 0 && !concur_pool_has_taker(pool)) queue_refuse(pool, &refused);
   } else if (!blocks && thread->blocked) {
     thread->blocked = false;
     pool->blocked--;
   }
   uv_mutex_unlock(&pool->mutex);
+  concur_node *node;
+  while ((node = concur_list_pop(&refused)) != NULL) {
+    concur_job_reply(concur_container_of(node, concur_job, node));
+  }
 }
 
 bool concur_pool_exhausted(concur_pool *pool) {

@@ -76,7 +76,9 @@ static int l_settle(lua_State *L) {
   concur_future *future = call->future;
   concur_anchor_push(L, runtime, call->slot); /* index 2: the future */
   if (concur_future_settled(future)) return 0;
-  if (atomic_load(&call->job.state) == CONCUR_JOB_CANCELLED) call->outcome = CONCUR_CALL_CANCELLED;
+  if (atomic_load(&call->job.state) == CONCUR_JOB_CANCELLED) {
+    call->outcome = call->job.refused ? CONCUR_CALL_BROKEN : CONCUR_CALL_CANCELLED;
+  }
   switch ((concur_call_outcome)call->outcome) {
   case CONCUR_CALL_RESULTS: {
     int count = call->results.count >= 0 ? concur_inline_push(L, &call->results)

@@ -272,6 +272,13 @@ static int worker_pcall(concur_worker *worker, lua_CFunction function) {
   return lua_pcall(L, 1, LUA_MULTRET, 1);
 }
 
+/* True if the error on top of the stack says that memory was short: that passes, and breaks no
+   pool. */
+static bool is_memory_error(lua_State *L, int status) {
+  if (status == LUA_ERRMEM) return true;
+  return lua_type(L, -1) == LUA_TSTRING && strcmp(lua_tostring(L, -1), "not enough memory") == 0;
+}
+
 /* A new worker for the thread; NULL when memory is too short for one.  When its init fails, the
    pool is marked as broken. */
 static concur_worker *worker_new(concur_call *call, concur_thread *thread) {
@@ -287,10 +294,10 @@ static concur_worker *worker_new(concur_call *call, concur_thread *thread) {
   if (worker->L == NULL) goto fail;
   lua_pushcfunction(worker->L, l_bootstrap);
   lua_pushlightuserdata(worker->L, worker);
-  if (lua_pcall(worker->L, 1, 0, 0) != LUA_OK) {
-    if (worker->runtime == NULL) goto fail; /* out of memory, that early */
-    concur_worker_settings_break(worker->settings, take_error(worker->L));
-  } else if (worker->settings->init != NULL && worker_pcall(worker, l_init) != LUA_OK) {
+  int status = lua_pcall(worker->L, 1, 0, 0);
+  if (status == LUA_OK && worker->settings->init != NULL) status = worker_pcall(worker, l_init);
+  if (status != LUA_OK) {
+    if (worker->runtime == NULL || is_memory_error(worker->L, status)) goto fail;
     concur_worker_settings_break(worker->settings, take_error(worker->L));
   }
   lua_settop(worker->L, 0);

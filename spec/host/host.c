@@ -178,8 +178,11 @@ static int l_run(lua_State *L) {
 
 static int l_fail(lua_State *L) {
   static char functions[512];
-  lua_pushinteger(L, (lua_Integer)faults_end());
-  if (lua_isnoneornil(L, 1)) return 1;
+  lua_Integer ended = (lua_Integer)faults_end();
+  if (lua_isnoneornil(L, 1)) {
+    lua_pushinteger(L, ended);
+    return 1;
+  }
   size_t length;
   const char *names = luaL_checklstring(L, 1, &length);
   luaL_argcheck(L, length < sizeof functions, 1, "too long");

@@ -348,7 +348,7 @@ static void test_watches(uint64_t seed) {
     job->spin = 500;
     concur_list_append(&batch, &job->job.node);
     int error;
-    while ((error = concur_pool_publish(pool, &batch, 1)) == UV_EAGAIN) {
+    while ((error = concur_pool_publish(pool, &batch, 1)) == UV_ENOBUFS) {
       int before = rooms;
       watch_pool(pool, &self, CONCUR_POOL_ROOM, &rooms);
       while (rooms == before) owner_collect(&self, true);
