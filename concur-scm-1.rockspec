@@ -43,6 +43,7 @@ build = {
     ["concur.testing"] = "lua/concur/testing.lua",
     ["concur.core"] = {
       sources = {
+        "csrc/address.c",
         "csrc/await.c",
         "csrc/bytes.c",
         "csrc/call.c",
@@ -54,6 +55,7 @@ build = {
         "csrc/channel_class.c",
         "csrc/classes.c",
         "csrc/code.c",
+        "csrc/connect.c",
         "csrc/context_var.c",
         "csrc/decode.c",
         "csrc/default_pool.c",
@@ -74,6 +76,7 @@ build = {
         "csrc/identity.c",
         "csrc/interrupt.c",
         "csrc/join.c",
+        "csrc/listener.c",
         "csrc/loop.c",
         "csrc/mailbox.c",
         "csrc/message.c",

@@ -6,12 +6,14 @@
 
 #include "await.h"
 #include "callback.h"
+#include "connect.h"
 #include "context_var.h"
 #include "executor.h"
 #include "generator.h"
 #include "group.h"
 #include "hooks.h"
 #include "join.h"
+#include "listener.h"
 #include "parking.h"
 #include "process_class.h"
 #include "queue.h"
@@ -100,6 +102,8 @@ int luaopen_concur_core(lua_State *L) {
   concur_stream_open(L, runtime);
   concur_socket_open(L, runtime);
   concur_wait_fd_open(L, runtime);
+  concur_connect_open(L, runtime);
+  concur_listener_open(L, runtime);
   set_extras(L, runtime);
   hide_functions(L);
   lua_pushvalue(L, -1);

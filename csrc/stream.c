@@ -126,6 +126,17 @@ void concur_stream_opened(concur_stream *stream, unsigned directions) {
   stream->writable = (directions & CONCUR_STREAM_WRITABLE) != 0;
 }
 
+void concur_stream_fail_opening(concur_stream *stream, int error) {
+  stream->write_error = error; /* finish leaves it in the box */
+  concur_stream_finish(stream);
+}
+
+int concur_stream_opening_error(lua_State *L, int index) {
+  const concur_stream_box *box = concur_class_check(L, index, CONCUR_CLASS_STREAM);
+  if (box->stream != NULL && box->stream->state == CONCUR_STREAM_OPEN) return 0;
+  return box->error != 0 ? box->error : UV_ECANCELED;
+}
+
 void concur_stream_set_peer(concur_stream *stream, const char *peer) {
   (void)snprintf(stream->peer, sizeof stream->peer, "%s", peer != NULL ? peer : "");
 }

@@ -52,6 +52,11 @@ void concur_stream_opened(concur_stream *stream, unsigned directions);
 /* The name of the other side, for messages of errors: copied, cut when it is long.  May be NULL. */
 void concur_stream_set_peer(concur_stream *stream, const char *peer);
 
+/* It could not be opened: it is closed, and this is the (libuv) reason. */
+void concur_stream_fail_opening(concur_stream *stream, int error);
+/* 0 when the stream at `index` is open, else why it could not be opened. */
+int concur_stream_opening_error(lua_State *L, int index);
+
 /* Closes at once; what was not sent is lost.  The userdata stays, closed.  Idempotent, never fails. */
 void concur_stream_abort(concur_stream *stream);
 

@@ -787,6 +787,32 @@ function Handle:cancel() end
 ---@return boolean
 function Handle:cancelled() end
 
+---A socket that listens for connections.
+---@class concur.Listener
+local Listener = {}
+
+---Waits for a connection.  Cancelled, none was taken.
+---@async
+---@return concur.Stream? stream
+---@return concur.Error? error `Closed`: the listener was closed meanwhile; `OSError` (`EMFILE`: too
+---  many descriptors are open; the connection waits)
+function Listener:accept() end
+
+---Stops listening.  Who waits in `accept` gets `nil, Closed`.  Idempotent; never waits.
+function Listener:close() end
+
+---@return boolean closed
+function Listener:closed() end
+
+---Where it listens: with port 0 the system chose one.
+---@return string host a number; of a Unix socket its path
+---@return integer? port nil for Unix sockets
+function Listener:address() end
+
+---The number of the descriptor.  It stays the listener's.
+---@return integer
+function Listener:fd() end
+
 ---Mutual exclusion between tasks; first come, first served; not reentrant.
 ---@class concur.Lock
 local Lock = {}
@@ -1024,6 +1050,29 @@ function SharedBuffer:cas(position, expected, value, type) end
 ---returned as `nil, error`; a closed stream raises `Closed`.
 ---@class concur.Stream
 local Stream = {}
+
+---The address of the other side.
+---@return string? host a number; of a Unix socket its path ("" without one; abstract names begin with
+---  a zero byte)
+---@return integer|concur.Error|nil port nil for Unix sockets
+function Stream:peer_address() end
+
+---The address of this side.
+---@return string? host
+---@return integer|concur.Error|nil port
+function Stream:local_address() end
+
+---TCP: sends small writes at once (on at first), instead of waiting for the answer to earlier ones.
+---@param on boolean
+---@return concur.Stream? self
+---@return concur.Error? error
+function Stream:nodelay(on) end
+
+---TCP: probes a connection that is silent, so that a peer that vanished is noticed (`ETIMEDOUT`).
+---@param on boolean|number seconds of silence before the first probe (true: 60)
+---@return concur.Stream? self
+---@return concur.Error? error
+function Stream:keepalive(on) end
 
 ---Closes the stream.  What was written and is not sent yet is sent first, for at most `grace`
 ---seconds; this wait is shielded from cancellation.  Reads and writes that wait in other tasks end

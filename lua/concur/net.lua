@@ -2,12 +2,406 @@
 --
 -- The network: TCP and Unix sockets as streams.
 --
--- The C core makes the streams; what is said with tasks and scopes (several addresses at once,
--- servers) is written here. docs/design/streams.md tells how it works.
+-- The C core connects to and listens at one address; what is said with tasks and scopes is written
+-- here: names, several addresses at once (RFC 8305, "happy eyeballs"), servers.
 
+local concur = require "concur"
 local core = require "concur.core"
+local errors = require "concur.errors"
 
 local net = {}
+
+local ATTEMPT_DELAY = 0.25 -- seconds between two attempts (RFC 8305, section 5)
+local GRACE = 5            -- seconds that handlers have when a server ends
+local RETRY_FIRST, RETRY_MOST = 0.01, 1 -- seconds between two tries while descriptors are used up
+
+-- ---------------------------------------------------------------------------------------------
+-- Arguments
+-- ---------------------------------------------------------------------------------------------
+
+local CONNECT_OPTIONS = {
+  path = "string", local_address = "string", local_port = "number", nodelay = "boolean",
+  keepalive = "any", family = "string", resolver = "function", attempt_delay = "number",
+}
+local LISTEN_OPTIONS = {
+  path = "string", backlog = "number", reuseport = "boolean", ipv6only = "boolean",
+  nodelay = "boolean", keepalive = "any", family = "string", resolver = "function",
+}
+local SERVE_OPTIONS = { limit = "number", grace = "number", on_error = "function",
+  on_listen = "function" }
+
+-- Raises, at the caller of the caller, when the options are not a table, or one of them is unknown
+-- or of a wrong type.
+local function check_options(options, argument, ...)
+  if options == nil then
+    return {}
+  elseif type(options) ~= "table" then
+    error(("bad argument #%d (options expected, got %s)"):format(argument, type(options)), 3)
+  end
+  for name, value in pairs(options) do
+    local expected
+    for _, known in ipairs { ... } do
+      expected = expected or known[name]
+    end
+    if not expected then
+      error(("bad argument #%d (unknown option '%s')"):format(argument, tostring(name)), 3)
+    elseif expected ~= "any" and type(value) ~= expected then
+      error(("bad argument #%d (option '%s' must be a %s, not a %s)"):format(argument, name,
+        expected, type(value)), 3)
+    end
+  end
+  return options
+end
+
+local function check_host(host, port)
+  if type(host) ~= "string" then
+    error(("bad argument #1 (host expected, got %s)"):format(type(host)), 3)
+  elseif not math.tointeger(port) or port < 0 or port > 65535 then
+    error(("bad argument #2 (port expected, got %s)"):format(tostring(port)), 3)
+  end
+  return math.tointeger(port)
+end
+
+-- `function(host, port, options)` or `function{path=...}`: host (nil for a path), port, options.
+local function check_target(host, port, options, ...)
+  if type(host) == "table" then
+    options = check_options(host, 1, ...)
+    if not options.path then
+      error("bad argument #1 (option 'path' is missing)", 3)
+    end
+    return nil, nil, options
+  end
+  port = check_host(host, port)
+  options = check_options(options, 3, ...)
+  if options.path then
+    error("bad argument #3 (option 'path' goes without a host: {path=...})", 3)
+  end
+  return host, port, options
+end
+
+-- ---------------------------------------------------------------------------------------------
+-- Names
+-- ---------------------------------------------------------------------------------------------
+
+local function ip_family(host)
+  if host:find ":" then
+    return "inet6"
+  elseif host:find "^%d+%.%d+%.%d+%.%d+$" then
+    return "inet"
+  end
+  return nil -- a name
+end
+
+-- The addresses of a host, in the order in which to try them; or nil, err.
+local function addresses_of(host, port, options)
+  local family = ip_family(host)
+  if family then
+    return { { address = host, port = port, family = family } }
+  end
+  local resolver = options.resolver or require("concur.dns").resolve
+  local list, err = resolver(host, port, { family = options.family })
+  if not list then
+    return nil, err
+  elseif #list == 0 then
+    return nil, errors.new("OSError", ("%s: the name has no address"):format(host),
+      { code = "EAI_NODATA", call = "resolve", address = host })
+  end
+  return list
+end
+
+-- First the family of the first address, then alternating (RFC 8305, section 4).
+local function interleave(list)
+  local queues = { {}, {} }
+  for _, entry in ipairs(list) do
+    local queue = queues[entry.family == list[1].family and 1 or 2]
+    queue[#queue + 1] = entry
+  end
+  local ordered = {}
+  for i = 1, #list do
+    ordered[#ordered + 1] = queues[1][i]
+    ordered[#ordered + 1] = queues[2][i]
+  end
+  return ordered
+end
+
+-- ---------------------------------------------------------------------------------------------
+-- Connecting
+-- ---------------------------------------------------------------------------------------------
+
+-- One error for several attempts: the first one, and all of them in its text.
+local function merge_errors(host, port, failures)
+  local first = failures[1]
+  if #failures > 1 then
+    local texts = {}
+    for i, failure in ipairs(failures) do
+      texts[i] = failure.message
+    end
+    first.message = ("connect %s:%d: all %d addresses failed: %s"):format(host, port, #failures,
+      table.concat(texts, "; "))
+  end
+  return first
+end
+
+-- Several addresses: the next attempt starts when the one before has failed or `delay` is over, and
+-- the first connection wins.
+local function connect_any(host, port, list, options)
+  local delay = options.attempt_delay or ATTEMPT_DELAY
+  local winner
+  local failures = {}
+  local guard <close> = setmetatable({}, { __close = function(_, err) -- cancelled after all
+    if err ~= nil and winner then
+      winner:close(0)
+    end
+  end })
+  concur.task_group(function(group)
+    for i, entry in ipairs(list) do
+      local failed = concur.Event()
+      group:spawn(function()
+        local stream, err = core.connect_tcp(entry.address, entry.port or port, options)
+        if stream and winner then
+          stream:close(0)
+        elseif stream then
+          winner = stream
+          group:cancel()
+        else
+          failures[#failures + 1] = err
+          failed:set()
+        end
+      end)
+      if i < #list then
+        concur.move_on_after(delay, failed.wait, failed)
+      end
+    end
+  end)
+  if winner then
+    return winner
+  end
+  return nil, merge_errors(host, port, failures)
+end
+
+-- A Unix server whose queue is full answers EAGAIN at once, where a blocking connect would wait.
+local function connect_path(path)
+  local delay = RETRY_FIRST
+  while true do
+    concur.checkpoint()
+    local stream, err = core.connect_unix(path)
+    if stream or err.code ~= "EAGAIN" then
+      return stream, err
+    end
+    concur.sleep(delay)
+    delay = math.min(delay * 2, RETRY_MOST)
+  end
+end
+
+---Connects to a TCP server, or with `connect{path=...}` to a Unix socket (a path that begins with a
+---zero byte is an abstract name, on Linux).
+---
+---A name can have several addresses: they are tried in turn, IPv6 and IPv4 alternating, each for
+---`attempt_delay` seconds before the next one is started too, and the first connection wins (RFC
+---8305). Cancelled, nothing stays open.
+---
+---Options: `path`; `local_address`, `local_port`: where to connect from; `nodelay` (true);
+---`keepalive`: true or seconds; `family`: "inet" or "inet6", only such addresses; `attempt_delay`
+---(0.25); `resolver`: `function(host, port, options)` in place of `concur.dns.resolve`.
+---@async
+---@param host string|table a name or an IP number; or the options, with `path`
+---@param port? integer
+---@param options? table
+---@return concur.Stream? stream
+---@return concur.Error? error `OSError`, with the address in its message
+function net.connect(host, port, options)
+  host, port, options = check_target(host, port, options, CONNECT_OPTIONS)
+  if not host then
+    return connect_path(options.path)
+  end
+  local list, err = addresses_of(host, port, options)
+  if not list then
+    return nil, err
+  elseif #list == 1 then
+    return core.connect_tcp(list[1].address, list[1].port or port, options)
+  end
+  return connect_any(host, port, interleave(list), options)
+end
+
+-- ---------------------------------------------------------------------------------------------
+-- Listening
+-- ---------------------------------------------------------------------------------------------
+
+-- All addresses of this machine: IPv6 with IPv4 in it, or IPv4 alone where there is no IPv6.
+local function listen_everywhere(port, options)
+  local listener, err
+  if options.family ~= "inet" then
+    listener, err = core.listen_tcp("::", port, options)
+    if listener or options.family == "inet6"
+      or err.code ~= "EAFNOSUPPORT" and err.code ~= "EADDRNOTAVAIL" then
+      return listener, err
+    end
+  end
+  return core.listen_tcp("0.0.0.0", port, options)
+end
+
+local function listen_at(host, port, options)
+  if not host then
+    return core.listen_unix(options.path, options)
+  elseif host == "*" then
+    return listen_everywhere(port, options)
+  end
+  local list, err = addresses_of(host, port, options)
+  if not list then
+    return nil, err
+  end
+  return core.listen_tcp(list[1].address, list[1].port or port, options)
+end
+
+---Listens for TCP connections, or with `listen{path=...}` at a Unix socket.
+---
+---Options: `path`; `backlog` (1024); `reuseport`: several listeners, in several threads or
+---processes, share the port; `ipv6only`; for the connections that are accepted `nodelay` (true) and
+---`keepalive`; `family`, `resolver` as for `connect`. Suspends only to look up a name.
+---@async
+---@param host string|table "127.0.0.1", "::1", "*" (all addresses of this machine), a name; or the
+---  options, with `path`
+---@param port? integer 0: the system chooses, `listener:address()` tells
+---@param options? table
+---@return concur.Listener? listener
+---@return concur.Error? error `OSError` (`EADDRINUSE`, `EACCES`, ...), with the address in its message
+function net.listen(host, port, options)
+  return listen_at(check_target(host, port, options, LISTEN_OPTIONS))
+end
+
+-- ---------------------------------------------------------------------------------------------
+-- Servers
+-- ---------------------------------------------------------------------------------------------
+
+-- The tasks of a server's connections: a group in a task of its own, which outlives the accepting
+-- by the grace time.
+local Handlers = {}
+Handlers.__index = Handlers
+
+function Handlers.new(options)
+  local self = setmetatable({ grace = options.grace or GRACE, count = 0, stop = concur.Event(),
+    changed = concur.Event() }, Handlers)
+  local begun = concur.Event()
+  self.keeper = concur.spawn(function()
+    concur.task_group(function(group)
+      self.group = group
+      begun:set()
+      self.stop:wait()
+    end)
+  end)
+  self.keeper:set_name "net.serve"
+  begun:wait()
+  return self
+end
+
+-- Waits until fewer than `limit` connections are served.
+function Handlers:wait_below(limit)
+  while self.count >= limit do
+    self.changed:clear()
+    self.changed:wait()
+  end
+end
+
+function Handlers:spawn(fn, stream, on_error)
+  self.count = self.count + 1
+  self.group:spawn(function()
+    local _ <close> = setmetatable({}, { __close = function()
+      self.count = self.count - 1
+      self.changed:set()
+    end })
+    local _ <close> = stream
+    local ok, err = concur.pcall(fn, stream)
+    if not ok then
+      on_error(err, stream)
+    end
+  end)
+end
+
+-- No more connections: handlers have the grace time, then they are cancelled, and joined.
+function Handlers:__close()
+  concur.shield(function()
+    self.stop:set()
+    if not concur.move_on_after(self.grace, self.wait_below, self, 1) then
+      self.group:cancel()
+    end
+    concur.wait { self.keeper }
+  end)
+end
+
+local function report(err)
+  core.report(err, "error in a connection's handler")
+end
+
+local function is_closed(err)
+  return err.kind == "Closed"
+end
+
+-- Accepts until the listener is closed. While descriptors are used up, connections stay in the
+-- system's queue, and it tries again when one was closed here, or after a while.
+local function accept_loop(handler, listener, handlers, options)
+  local limit, on_error = options.limit or math.huge, options.on_error or report
+  local delay = RETRY_FIRST
+  while true do
+    handlers:wait_below(limit)
+    local stream, err = listener:accept()
+    if stream then
+      handlers:spawn(handler, stream, on_error)
+      delay = RETRY_FIRST
+    elseif is_closed(err) then
+      return true
+    else
+      if delay == RETRY_FIRST then
+        on_error(err)
+      end
+      handlers.changed:clear()
+      concur.move_on_after(delay, handlers.changed.wait, handlers.changed)
+      delay = math.min(delay * 2, RETRY_MOST)
+    end
+  end
+end
+
+---Serves connections: each one is a task that calls `handler(stream)`, and its stream is closed when
+---that returns. An error of a handler ends its connection and is reported, the server goes on.
+---
+---It ends when its listener is closed (then it returns true) or when it is cancelled: nothing is
+---accepted any more, handlers have `grace` seconds to finish, then they are cancelled too, and all
+---of them have ended when it returns.
+---
+---Options, besides those of `listen`: `limit`: at most so many connections at a time, others wait in
+---the system's queue; `grace` (5); `on_error(err, stream)` gets errors of handlers, and errors of
+---accepting without a stream, instead of the loop's `on_error`; `on_listen(listener)` is called once
+---it listens.
+---@async
+---@param handler fun(stream: concur.Stream)
+---@param host string|table|concur.Listener as for `listen`; or a listener that is there already
+---@param port? integer|table of a listener that is there already: the options
+---@param options? table
+---@return boolean? true
+---@return concur.Error? error it could not listen
+function net.serve(handler, host, port, options)
+  if type(host) == "userdata" then
+    options = check_options(port, 3, SERVE_OPTIONS)
+  else
+    host, port, options = check_target(host, port, options, LISTEN_OPTIONS, SERVE_OPTIONS)
+  end
+  local listener, err = host, nil
+  if type(host) ~= "userdata" then
+    listener, err = listen_at(host, port, options)
+    if not listener then
+      return nil, err
+    end
+  end
+  local handlers <close> = Handlers.new(options)
+  local _ <close> = listener
+  if options.on_listen then
+    options.on_listen(listener)
+  end
+  return accept_loop(handler, listener, handlers, options)
+end
+
+-- ---------------------------------------------------------------------------------------------
+-- Descriptors
+-- ---------------------------------------------------------------------------------------------
 
 ---Two streams that are connected to each other (Unix sockets without a name). Never suspends.
 ---@return concur.Stream? one
@@ -24,6 +418,16 @@ end
 ---@return concur.Error? error `OSError`: not a pipe or stream socket, not open
 function net.from_fd(fd)
   return core.stream_from_fd(fd)
+end
+
+---A listener on a socket that listens already, made elsewhere (by systemd, another program). When
+---this succeeded the descriptor belongs to the listener. Never suspends.
+---@param fd integer
+---@param options? table `nodelay`, `keepalive` of the connections
+---@return concur.Listener?
+---@return concur.Error? error
+function net.listen_fd(fd, options)
+  return core.listen_fd(fd, check_options(options, 2, { nodelay = "boolean", keepalive = "any" }))
 end
 
 return net
