@@ -148,7 +148,7 @@ local function connect_any(host, port, list, options)
   local delay = options.attempt_delay or ATTEMPT_DELAY
   local winner
   local failures = {}
-  local guard <close> = setmetatable({}, { __close = function(_, err) -- cancelled after all
+  local _ <close> = setmetatable({}, { __close = function(_, err) -- cancelled after all
     if err ~= nil and winner then
       winner:close(0)
     end
@@ -384,7 +384,7 @@ function net.serve(handler, host, port, options)
   else
     host, port, options = check_target(host, port, options, LISTEN_OPTIONS, SERVE_OPTIONS)
   end
-  local listener, err = host, nil
+  local listener, err = host
   if type(host) ~= "userdata" then
     listener, err = listen_at(host, port, options)
     if not listener then
