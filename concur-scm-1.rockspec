@@ -27,6 +27,7 @@ external_dependencies = {
 build = {
   type = "builtin",
   modules = {
+    ["concur.dns"] = "lua/concur/dns.lua",
     ["concur.error_text"] = "lua/concur/error_text.lua",
     ["concur.error_tree"] = "lua/concur/error_tree.lua",
     ["concur.errors"] = "lua/concur/errors.lua",
@@ -60,6 +61,7 @@ build = {
         "csrc/decode.c",
         "csrc/default_pool.c",
         "csrc/disposition.c",
+        "csrc/dns.c",
         "csrc/encode.c",
         "csrc/encode_function.c",
         "csrc/encode_object.c",

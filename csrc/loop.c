@@ -86,6 +86,7 @@ concur_loop *concur_loop_new(concur_runtime *runtime, int *error) {
 }
 
 void concur_loop_free(concur_loop *loop) {
+  if (loop->dns != NULL) loop->dns_free(loop->dns);
   concur_mail *mail = concur_mailbox_close(loop->mailbox);
   while (mail != NULL) {
     concur_mail *next = mail->next;

@@ -61,6 +61,8 @@ struct concur_loop {
   concur_node handles;    /* of concur_handle: closed with the loop */
   struct concur_hub *hub; /* owned: what the streams share (hub.c); NULL until the first one */
   void (*hub_free)(struct concur_hub *hub);
+  struct concur_dns *dns; /* owned: lookups on their way (dns.c); NULL until the first one */
+  void (*dns_free)(struct concur_dns *dns);
   uint32_t external_refs; /* jobs in flight and futures held by C: they keep a driver waiting */
   /* Spins for mail for at most some microseconds before sleeping; NULL or set by the executor. */
   bool (*spin)(concur_loop *loop);

@@ -8,6 +8,7 @@
 #include "callback.h"
 #include "connect.h"
 #include "context_var.h"
+#include "dns.h"
 #include "executor.h"
 #include "generator.h"
 #include "group.h"
@@ -104,6 +105,7 @@ int luaopen_concur_core(lua_State *L) {
   concur_wait_fd_open(L, runtime);
   concur_connect_open(L, runtime);
   concur_listener_open(L, runtime);
+  concur_dns_open(L, runtime);
   set_extras(L, runtime);
   hide_functions(L);
   lua_pushvalue(L, -1);

@@ -145,6 +145,15 @@ local function parse_blocks(items, path, lines, opening, closing)
   end
 end
 
+-- The names in the @param lines of a comment, as a list of parameters.
+local function described_parameters(comment)
+  local names = {}
+  for _, line in ipairs(comment) do
+    names[#names + 1] = line:match "^%-%-%-@param ([%w_.]+)"
+  end
+  return table.concat(names, ", ")
+end
+
 -- The statement to export for the source line below a comment, or nil if it is not an export.
 local function exported_statement(lines, number, comment)
   local line = lines[number]
@@ -165,6 +174,9 @@ local function exported_statement(lines, number, comment)
     return ("local %s = {}"):format(class)
   end
   local field = line:match "^([%w_]+%.[%w_]+) = "
+  if field and table.concat(comment):find "%-%-%-@param" then
+    return ("function %s(%s) end"):format(field, described_parameters(comment)) -- of the C core
+  end
   return field and field .. " = nil"
 end
 

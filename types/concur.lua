@@ -400,6 +400,9 @@ function concur.wait(futures, options) end
 ---@return fun(): concur.Future?
 function concur.as_completed(futures, options) end
 
+---@type concur.dns
+concur.dns = require "concur.dns"
+
 ---@type concur.errors
 concur.errors = require "concur.errors"
 
