@@ -9,7 +9,7 @@ local support = require "spec.support"
 local testing = require "concur.testing"
 local virtual = require "spec.support.virtual"
 
-local wait_fd = require("concur.core").wait_fd
+local wait_fd = require("concur.net").wait_fd
 
 -- Two LuaSocket sockets that are connected to each other; closed at the end of the block.
 local function socket_pair()
@@ -436,7 +436,7 @@ describe("a task in wait_fd", function()
   it("is forgotten when the state closes", function()
     local result = support.run_lua([[
       local concur = require "concur"
-      local wait_fd = require("concur.core").wait_fd
+      local wait_fd = require("concur.net").wait_fd
       local socket = require "socket"
       local server = socket.bind("127.0.0.1", 0)
       concur.spawn(wait_fd, server)
@@ -454,7 +454,7 @@ describe("a task in wait_fd", function()
     local script = support.tmpdir() .. "/script.lua"
     support.write_file(script, [[
       local concur = require "concur"
-      local wait_fd = require("concur.core").wait_fd
+      local wait_fd = require("concur.net").wait_fd
       local socket = require "socket"
       local server = assert(socket.bind("127.0.0.1", 0))
       concur.sleep(0)

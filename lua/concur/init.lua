@@ -38,7 +38,7 @@ local lazy = {
 }
 
 -- Modules of their own: `concur.errors` is `require "concur.errors"`.
-local modules = { errors = true, testing = true, progress = true, net = true }
+local modules = { errors = true, testing = true, progress = true, net = true, dns = true }
 
 local group_start -- group:start, loaded with concur.tasks
 

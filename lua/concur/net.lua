@@ -430,4 +430,14 @@ function net.listen_fd(fd, options)
   return core.listen_fd(fd, check_options(options, 2, { nodelay = "boolean", keepalive = "any" }))
 end
 
+---Waits until a descriptor that somebody else reads and writes is ready: a descriptor, a Lua file, or
+---an object with the method `pollfd` (cqueues) or `getfd` (LuaSocket). Raises `TimeoutError`.
+---@async
+---@param what integer|file*|table|userdata
+---@param mode? "r"|"w"|"rw" default: what the object's method `events` says, else "r"
+---@param timeout? number seconds; nil: no limit
+---@return "r"|"w"|"rw"|nil ready what would not block now
+---@return concur.Error? error `OSError`: not open (EBADF), no descriptor left (EMFILE)
+net.wait_fd = core.wait_fd
+
 return net
