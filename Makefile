@@ -26,7 +26,7 @@ WARNINGS = -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes \
 	-Wmissing-prototypes -Wold-style-definition -Wpointer-arith -Wwrite-strings -Wvla -Wundef
 SANITIZE =
 COMPILE = $(CC) -std=c11 -D_GNU_SOURCE $(WARNINGS) $(WERROR) $(CFLAGS) $(SANITIZE) \
-	-fPIC -fvisibility=hidden -pthread \
+	-fPIC -fvisibility=hidden -pthread -Iinclude \
 	$(LIBRARY_CFLAGS)
 
 LIBRARY_CFLAGS := $(shell pkg-config --cflags $(LUA_PC) libuv 2>/dev/null)
@@ -50,6 +50,10 @@ TESTHOST := $(BUILD)/testhost
 FAULT_MODULE := $(BUILD)/faults/concur/core.so
 WRAPPED := $(shell sed -nE 's/^void .?__wrap_([a-z]+).*;$$/\1/p; s/^DELAYS.([a-z_]+),.*/\1/p; \
 	s/^(REFUSES|DELAYS_RESULT).[^,]*, ([a-z_]+),.*/\2/p' spec/host/wraps.c)
+# C modules for the specs, and the ones in examples/capi: they include nothing but include/concur.h.
+CAPI_MODULES := $(patsubst %.c,$(BUILD)/%.so,$(notdir $(wildcard spec/capi/*.c)))
+# What the specs need besides the module itself.
+TEST_BUILDS := $(TESTHOST) $(FAULT_MODULE) $(CAPI_MODULES)
 
 # What a Lua program needs in order to find concur in this tree.
 RUN = LUA_PATH="$(CURDIR)/lua/?.lua;$(CURDIR)/lua/?/init.lua;;" \
@@ -81,7 +85,7 @@ demo: build ## hash a directory tree on all cores (DIR=/usr/include, ARGS=...)
 
 test: build ## run the specs (SPECS=spec/queue_spec.lua for some of them)
 	@scripts/setup test
-	@$(SUBMAKE) $(TESTHOST) $(FAULT_MODULE) specs
+	@$(SUBMAKE) $(TEST_BUILDS) specs
 
 build: ## compile the C core into build/concur/core.so
 	@scripts/setup build
@@ -129,7 +133,7 @@ docs-check: ## run every code block of the documentation and every example
 # --- The same specs under other conditions ---------------------------------------------------
 
 # The sanitizers need an interpreter that carries their runtime: the test host is one.
-ASAN_BUILD = BUILD=$(BUILD)/asan CFLAGS="-O1 -g" \
+ASAN_BUILD = BUILD=$(BUILD)/asan CFLAGS="-O1 -g -DCONCUR_DEBUG" \
 	SANITIZE="-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer"
 ASAN_ENV = CONCUR_TIME_SCALE=4 \
 	ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1 \
@@ -146,7 +150,7 @@ asan: ## the specs under AddressSanitizer (with leak check) and UBSan
 
 tsan: ## the specs under ThreadSanitizer
 	@scripts/setup build test sanitizers
-	@$(SUBMAKE) sanitized BUILD=$(BUILD)/tsan CFLAGS="-O1 -g" \
+	@$(SUBMAKE) sanitized BUILD=$(BUILD)/tsan CFLAGS="-O1 -g -DCONCUR_DEBUG" \
 	  SANITIZE="-fsanitize=thread -fno-omit-frame-pointer" TEST_ENV='$(TSAN_ENV)'
 
 valgrind: ## the specs under valgrind's memcheck (slow)
@@ -193,10 +197,10 @@ objects: $(OBJECTS) $(HOST_OBJECTS) $(BUILD)/obj/host/wraps.o
 specs:
 	$(BUSTED)
 
-sanitized: $(MODULE) $(FAULT_MODULE) $(TESTHOST)
+sanitized: $(MODULE) $(TEST_BUILDS)
 	@$(SUBMAKE) specs TEST_LUA=$(abspath $(TESTHOST))
 
-covered: $(MODULE) $(FAULT_MODULE) $(TESTHOST)
+covered: $(MODULE) $(TEST_BUILDS)
 	@find $(BUILD) -name '*.gcda' -delete
 	@$(SUBMAKE) specs TEST_ENV="CONCUR_TIME_SCALE=2"
 	gcovr --root . --filter csrc/ --object-directory $(BUILD)/obj --print-summary \
@@ -215,6 +219,9 @@ $(BUILD)/obj/%.o: csrc/%.c $(BUILD)/flags
 $(BUILD)/obj/host/%.o: spec/host/%.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(COMPILE) -MMD -MP -c -o $@ $<
+
+$(BUILD)/%.so: spec/capi/%.c include/concur.h $(BUILD)/flags
+	$(COMPILE) $(MODULE_FLAGS) -fvisibility=default -o $@ $< $(LDFLAGS)
 
 # -rdynamic lets the modules that it loads use its Lua, wherever that comes from.
 $(TESTHOST): $(HOST_OBJECTS)

@@ -99,6 +99,12 @@ static concur_pool_view *push_default(lua_State *L, concur_runtime *runtime) {
   return lua_touserdata(L, -1);
 }
 
+concur_executor *concur_executor_default(lua_State *L, concur_runtime *runtime) {
+  concur_executor *executor = push_default(L, runtime)->executor;
+  lua_pop(L, 1); /* the registry keeps it */
+  return executor;
+}
+
 /*@lua
 ---Returns the default pool, which `concur.to_thread` uses and which this state shares with its
 ---workers; with an argument, makes that pool the default first.

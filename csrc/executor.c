@@ -190,8 +190,7 @@ static bool on_spin(concur_loop *loop) {
 
 /* ---- submitting ---- */
 
-/* Raises unless a call can be submitted here and now. */
-static void executor_check(lua_State *L, concur_executor *executor) {
+void concur_executor_check(lua_State *L, concur_executor *executor) {
   concur_runtime *runtime = executor->owner != NULL ? executor->owner->runtime : NULL;
   if (runtime == NULL || executor->closed) {
     runtime = concur_runtime_find(L);
@@ -281,7 +280,7 @@ static bool call_offer(lua_State *L, concur_call *call, concur_executor *executo
 
 bool concur_executor_submit(lua_State *L, concur_executor *executor, int first,
                             const concur_call_options *options, concur_function_cache *functions) {
-  executor_check(L, executor);
+  concur_executor_check(L, executor);
   concur_runtime *runtime = executor->owner->runtime;
   (void)concur_scheduler_loop(L, runtime->scheduler);
   if (executor->bounded && !concur_pool_has_room(executor->pool)) return false;

@@ -86,6 +86,13 @@ void concur_executor_abandon(concur_executor *executor);
 bool concur_executor_submit(lua_State *L, concur_executor *executor, int first,
                             const concur_call_options *options, concur_function_cache *functions);
 
+/* Raises unless something can be submitted here and now. */
+void concur_executor_check(lua_State *L, concur_executor *executor);
+
+/* This state's view of the default pool, which is made if there is none; it stays valid until
+   somebody replaces it.  Raises.  In default_pool.c. */
+concur_executor *concur_executor_default(lua_State *L, concur_runtime *runtime);
+
 /* What is gathered goes to the pool now. */
 void concur_executor_publish(concur_executor *executor);
 

@@ -241,7 +241,7 @@ static uint64_t first_deadline(const concur_loop *loop) {
 }
 
 bool concur_loop_alive(const concur_loop *loop) {
-  return loop->ready_head != NULL || loop->timers.count > 0 || loop->external_refs > 0 ||
+  return loop->ready_head != NULL || loop->timers.count > loop->weak_timers || loop->external_refs > 0 ||
          uv_loop_alive(&loop->uv) || concur_mailbox_pending(loop->mailbox);
 }
 

@@ -56,6 +56,7 @@ struct concur_loop {
   uint32_t poll_interval;   /* steps between looks at the clock */
   uint64_t shuffle;         /* state of the generator that shuffles; 0 = first in, first out */
   concur_heap timers;
+  uint32_t weak_timers;   /* of those in the heap, the ones that keep no driver waiting */
   concur_node flushers;
   concur_node processes;  /* of concur_process: children that are not gone (process.c) */
   concur_node handles;    /* of concur_handle: closed with the loop */

@@ -6,6 +6,7 @@
 
 #include "await.h"
 #include "callback.h"
+#include "capi.h"
 #include "connect.h"
 #include "context_var.h"
 #include "dns.h"
@@ -94,6 +95,7 @@ int luaopen_concur_core(lua_State *L) {
   concur_queue_open(L, runtime);
   concur_select_open(L, runtime);
   concur_run_open(L, runtime);
+  concur_capi_open(L, runtime);
   concur_hooks_open(L, runtime);
   concur_terminal_open(L, runtime);
   concur_transfer_open(L, runtime);

@@ -10,7 +10,7 @@
 
 #include <stdlib.h>
 
-#include "await.h"
+#include "owned.h"
 
 typedef struct pool_watch {
   concur_watch watch;
@@ -182,34 +182,8 @@ void concur_pool_wait_close(concur_executor *executor) {
 
 /* ---- a call ---- */
 
-/* Cancelled: the call is asked to stop.  Its end wakes the fiber, whenever that is. */
-static bool on_call_abort(concur_fiber *fiber) {
-  concur_future *future = fiber->target;
-  future->ops->cancel_quietly(fiber->scheduler->runtime, future);
-  return false;
-}
-
-static void on_call_detach(concur_fiber *fiber) {
-  concur_future *future = fiber->target;
-  concur_node_unlink(&fiber->waiter.node);
-  if (!concur_future_settled(future)) (void)on_call_abort(fiber);
-}
-
-static const concur_wait wait_call = {"to_thread", on_call_abort, on_call_detach, false};
-
-static int call_ended(lua_State *L, concur_fiber *fiber) {
-  concur_future *future = lua_touserdata(L, 1);
-  bool failed = future->state == CONCUR_FAILED;
-  if (future->cancel_requested && concur_fiber_cancelled(fiber) && !failed) {
-    return concur_fiber_raise_cancelled(L, fiber);
-  }
-  return concur_await_results(L, fiber, 1, future);
-}
+static const concur_wait wait_call = {"to_thread", concur_owned_abort, concur_owned_detach, false};
 
 int concur_pool_wait_call(lua_State *L, concur_fiber *fiber) {
-  concur_future *future = lua_touserdata(L, 1);
-  future->retrieved = true; /* whatever comes is raised here */
-  if (concur_future_settled(future)) return call_ended(L, fiber);
-  concur_list_append(&future->waiters, &fiber->waiter.node);
-  return concur_fiber_park(L, fiber, &wait_call, future, call_ended);
+  return concur_owned_wait(L, fiber, &wait_call);
 }

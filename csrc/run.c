@@ -455,6 +455,7 @@ void concur_run_close(lua_State *L, concur_runtime *runtime) {
   concur_scheduler *scheduler = runtime->scheduler;
   concur_loop *loop = scheduler->loop;
   if (loop != NULL) loop->closing = true;
+  concur_capi_close(L, runtime);
   concur_executor_close(L, runtime);
   concur_task_drop_all(scheduler);
   if (loop == NULL) return;

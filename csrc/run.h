@@ -15,6 +15,10 @@ void concur_run_end_tasks(lua_State *L, concur_runtime *runtime);
 /* Frees the loop and everything that waits in it, without running Lua code. */
 void concur_run_close(lua_State *L, concur_runtime *runtime);
 
+/* [capi.c] Asks everything that other C modules have pending to stop; called while the loop and the
+   pools are still there. */
+void concur_capi_close(lua_State *L, concur_runtime *runtime);
+
 /* [executor.c] Stops jobs and lets go of pools; called while the loop is still there. */
 void concur_executor_close(lua_State *L, concur_runtime *runtime);
 

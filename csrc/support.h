@@ -57,12 +57,14 @@ typedef enum concur_class {
 struct concur_loop;      /* loop.h */
 struct concur_scheduler; /* fiber.h */
 struct concur_worker;    /* worker.h */
+struct concur_capi;      /* capi_state.h */
 
 typedef struct concur_runtime {
   struct concur_scheduler *scheduler; /* owned; made at open */
   struct concur_loop *loop;           /* borrowed from the scheduler; NULL until first used */
   struct concur_worker *worker;       /* borrowed; not NULL in a worker's state */
   void *executors;                    /* owned by executor.c */
+  struct concur_capi *capi;           /* anchored; made at open */
   /* NULL, or told right after the loop of this state was made (worker.c). */
   void (*loop_made)(struct concur_runtime *runtime, struct concur_loop *loop);
   lua_State *main_state;              /* the state's main thread */

@@ -13,7 +13,7 @@ end
 -- What belongs to the rock, in a directory of its own: luarocks builds in the sources.
 local function copy_sources()
   local directory = support.tmpdir()
-  local result = support.execute { "cp", "-R", "csrc", "lua", ROCKSPEC, directory }
+  local result = support.execute { "cp", "-R", "csrc", "lua", "include", ROCKSPEC, directory }
   assert.equal(0, result.code, support.describe(result))
   assert.equal(0, support.execute({ "sh", "-c", "rm -f csrc/*.o" }, { cwd = directory }).code)
   return directory

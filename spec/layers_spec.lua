@@ -119,10 +119,10 @@ describe("the C core", function()
     end
   end)
 
-  it("writes nothing to stdout and never aborts", function()
+  it("writes nothing to stdout and never aborts, but in a debug build", function()
     for _, path in ipairs(sources) do
       local text = support.read_file(support.root .. "/" .. path):gsub("/%*.-%*/", "")
-        :gsub('"[^"\n]*"', '""')
+        :gsub('"[^"\n]*"', '""'):gsub("\n#ifdef CONCUR_DEBUG\n.-\n#else\n", "\n")
       for _, name in ipairs { "printf", "puts", "putchar", "abort", "exit" } do
         assert.is_nil(text:find("[^%w_.>]" .. name .. "%s*%("), path .. " calls " .. name)
       end

@@ -302,6 +302,11 @@ function concur.cancelled() end
 ---@return integer bytes what it was before
 function concur.transfer_limit(bytes) end
 
+---The folder that has `concur.h`, for the compiler's `-I`: with it, other C modules can run C code on
+---concur's threads and suspend the task that calls them. Raises when the header was not installed.
+---@return string
+function concur.include_dir() end
+
 ---The event loop of this Lua state; there is one, made on first use.
 ---@return concur.EventLoop
 function concur.get_event_loop() end

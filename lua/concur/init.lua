@@ -35,6 +35,7 @@ local lazy = {
   default_executor = "concur.executor",
   serialize = "concur.executor",
   module = "concur.module_proxy",
+  include_dir = "concur.c_api",
 }
 
 -- Modules of their own: `concur.errors` is `require "concur.errors"`.
