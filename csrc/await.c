@@ -33,7 +33,7 @@ static bool await_cycle(const concur_fiber *fiber, concur_future *future) {
 /* Stack: future [, timeout]. */
 static int result_ready(lua_State *L, concur_fiber *fiber) {
   concur_runtime *runtime = fiber->scheduler->runtime;
-  concur_future *future = lua_touserdata(L, 1);
+  concur_future *future = fiber->target;
   if (concur_future_settled(future)) return concur_await_results(L, fiber, 1, future);
   concur_error_new(L, runtime, "TimeoutError", "the future was not done within %f seconds",
                    (LUAI_UACNUMBER)lua_tonumber(L, 2));
@@ -42,14 +42,13 @@ static int result_ready(lua_State *L, concur_fiber *fiber) {
   return lua_error(L);
 }
 
-static int result_wait(lua_State *L, concur_fiber *fiber) {
-  concur_future *future = lua_touserdata(L, 1);
+static int result_now(lua_State *L, concur_fiber *fiber, concur_future *future) {
   if (concur_future_settled(future)) return concur_await_results(L, fiber, 1, future);
   if (await_cycle(fiber, future)) {
     return concur_error_raise(L, fiber->scheduler->runtime, "Deadlock",
                               "a task waits for itself, directly or through other tasks");
   }
-  if (!lua_isnoneornil(L, 2)) {
+  if (lua_gettop(L) > 1 && !lua_isnil(L, 2)) {
     uint64_t delay = concur_check_duration(L, 2);
     concur_fiber_arm(L, fiber, concur_deadline_after(fiber->scheduler->loop, delay));
   }
@@ -57,12 +56,17 @@ static int result_wait(lua_State *L, concur_fiber *fiber) {
   return concur_fiber_park(L, fiber, &wait_future, future, result_ready);
 }
 
-static int wait_for_result(lua_State *L, concur_runtime *runtime, concur_future *future) {
-  if (future->ops->refresh != NULL) future->ops->refresh(L, runtime, future);
+static int result_wait(lua_State *L, concur_fiber *fiber) {
+  return result_now(L, fiber, lua_touserdata(L, 1));
+}
+
+static int wait_for_result(lua_State *L, concur_future *future) {
+  if (future->ops->refresh != NULL) future->ops->refresh(L, concur_runtime_of(L), future);
   if (concur_future_settled(future)) {
-    return concur_await_results(L, concur_fiber_current(runtime->scheduler), 1, future);
+    return concur_await_results(L, concur_fiber_here(L), 1, future);
   }
-  return concur_fiber_begin(L, result_wait);
+  concur_fiber *fiber = concur_fiber_ready_here(L);
+  return fiber != NULL ? result_now(L, fiber, future) : concur_fiber_begin_anywhere(L, result_wait);
 }
 
 /*@lua
@@ -79,13 +83,12 @@ local Future = {}
 function Future:result(timeout) end
 */
 static int l_future_result(lua_State *L) {
-  concur_runtime *runtime = concur_runtime_of(L);
   concur_future *future = concur_future_check(L, 1);
   if (lua_gettop(L) > 1) {
     if (!lua_isnil(L, 2)) (void)concur_check_duration(L, 2);
     lua_settop(L, 2);
   }
-  return wait_for_result(L, runtime, future);
+  return wait_for_result(L, future);
 }
 
 /* Stack: an object.  Leaves its `__await` and the object, or raises. */
@@ -114,12 +117,11 @@ static int on_awaited(lua_State *L, int status, lua_KContext context) {
 function concur.await(awaitable) end
 */
 static int l_await(lua_State *L) {
-  concur_runtime *runtime = concur_runtime_of(L);
   luaL_checkany(L, 1);
   concur_future *future = concur_future_test(L, 1);
   if (future != NULL) {
     lua_settop(L, 1);
-    return wait_for_result(L, runtime, future);
+    return wait_for_result(L, future);
   }
   prepare_await(L);
   lua_callk(L, 1, LUA_MULTRET, 0, on_awaited);
@@ -423,8 +425,8 @@ static int l_all_tasks(lua_State *L) {
 static const concur_wait wait_sleep = {.name = "sleep"};
 
 static int slept(lua_State *L, concur_fiber *fiber) {
-  (void)fiber;
-  return lua_gettop(L) - 1;
+  (void)L;
+  return fiber->base - 1; /* the other arguments */
 }
 
 static int sleep_wait(lua_State *L, concur_fiber *fiber) {
@@ -452,9 +454,9 @@ function concur.checkpoint() end
 function concur.sleep_forever() end
 */
 static int l_sleep(lua_State *L) {
-  int is_number;
-  if (lua_tonumberx(L, 1, &is_number) == 0 && is_number) { /* the way of `sleep(0)` */
-    concur_fiber *fiber = concur_fiber_ready_here(L, concur_runtime_of(L));
+  int is_integer;
+  if (lua_tointegerx(L, 1, &is_integer) == 0 && is_integer) { /* the way of `sleep(0)` */
+    concur_fiber *fiber = concur_fiber_ready_here(L);
     if (fiber != NULL) return concur_fiber_yield(L, fiber, slept);
   }
   (void)concur_check_duration(L, 1);

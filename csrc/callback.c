@@ -79,11 +79,10 @@ static void on_callback_time(concur_timer *timer, void *context) {
 /* Anchors a callback that was kept by its future.  Allocates nothing: the slots are there. */
 static void callback_catch(callback *entry) {
   lua_State *L = entry->runtime->main_state; /* inside a C function whenever this runs */
-  lua_rawgeti(L, LUA_REGISTRYINDEX, entry->runtime->anchors_ref);
   lua_rawgetp(L, LUA_REGISTRYINDEX, &callbacks_key);
   lua_rawgetp(L, -1, entry);
-  lua_rawseti(L, -3, entry->slot);
-  lua_pop(L, 2);
+  concur_anchor_set(L, entry->runtime, entry->slot);
+  lua_pop(L, 1);
   entry->hanging = false;
 }
 
@@ -131,9 +130,7 @@ static void callback_hang(lua_State *L, callback *entry) {
   lua_setiuservalue(L, 2, CALLBACK_NEXT);
   lua_pushvalue(L, 2);
   lua_setiuservalue(L, 1, 1);
-  lua_rawgeti(L, LUA_REGISTRYINDEX, runtime->anchors_ref);
-  lua_pushboolean(L, 0);
-  lua_rawseti(L, -2, entry->slot);
+  concur_anchor_clear(runtime, entry->slot);
   entry->hanging = true;
   lua_settop(L, 2);
 }
@@ -258,9 +255,8 @@ static int l_callback_gc(lua_State *L) {
     concur_anchor_release(L, entry->runtime, entry->slot);
     entry->slot = 0;
   } else if (entry->queued) {
-    lua_rawgeti(L, LUA_REGISTRYINDEX, entry->runtime->anchors_ref);
     lua_pushvalue(L, 1);
-    lua_rawseti(L, -2, entry->slot);
+    concur_anchor_set(L, entry->runtime, entry->slot);
   }
   return 0;
 }

@@ -9,6 +9,12 @@
 #include "report.h"
 #include "sigint.h"
 
+#if defined(__GNUC__) && !defined(_WIN32)
+_Thread_local concur_fiber *concur_fiber_running __attribute__((tls_model("initial-exec")));
+#else
+_Thread_local concur_fiber *concur_fiber_running;
+#endif
+
 /* ---- the scheduler ---- */
 
 static void top_run(concur_loop *loop, concur_ready *ready) {

@@ -143,13 +143,29 @@ concur_fiber *concur_fiber_enter(lua_State *L, concur_runtime *runtime);
    that is possible.  Never raises. */
 bool concur_fiber_may_wait(lua_State *L, const concur_runtime *runtime);
 
+/* The task that this thread runs, of whatever state; NULL outside of tasks and while one is killed.
+   When its leaf is `L` it is the current fiber of that state, found without asking Lua. */
+#if defined(__GNUC__) && !defined(_WIN32)
+extern _Thread_local concur_fiber *concur_fiber_running __attribute__((tls_model("initial-exec")));
+#else
+extern _Thread_local concur_fiber *concur_fiber_running;
+#endif
+
+/* The current fiber, in a function registered with concur_register. */
+static inline concur_fiber *concur_fiber_here(lua_State *L) {
+  concur_fiber *fiber = concur_fiber_running;
+  if (fiber != NULL && fiber->leaf == L) return fiber;
+  return concur_fiber_current(concur_runtime_of(L)->scheduler);
+}
+
 /* The short way of the next function: the running task, if it may wait here and now; else NULL. */
-static inline concur_fiber *concur_fiber_ready_here(lua_State *L, concur_runtime *runtime) {
-  concur_scheduler *scheduler = runtime->scheduler;
-  concur_fiber *fiber = scheduler->current;
-  if (fiber == NULL || fiber->leaf != L || fiber->scope->cancelled || runtime->watched ||
-      scheduler->quick >= CONCUR_QUICK_LIMIT || concur_runtime_forked(runtime) ||
-      !lua_isyieldable(L)) {
+static inline concur_fiber *concur_fiber_ready_here(lua_State *L) {
+  concur_fiber *fiber = concur_fiber_running;
+  if (fiber == NULL || fiber->leaf != L || fiber->scope->cancelled) return NULL;
+  concur_scheduler *scheduler = fiber->scheduler;
+  const concur_runtime *runtime = scheduler->runtime;
+  if (scheduler->quick >= CONCUR_QUICK_LIMIT || runtime->watched ||
+      concur_runtime_forked(runtime) || !lua_isyieldable(L)) {
     return NULL;
   }
   scheduler->quick++;
@@ -161,7 +177,7 @@ int concur_fiber_begin_anywhere(lua_State *L, concur_resume body);
 /* Starts every function that may suspend: enter, deliver cancellation, share the processor, then
    `body`.  Call as `return concur_fiber_begin(L, body)`, arguments already checked. */
 static inline int concur_fiber_begin(lua_State *L, concur_resume body) {
-  concur_fiber *fiber = concur_fiber_ready_here(L, concur_runtime_of(L));
+  concur_fiber *fiber = concur_fiber_ready_here(L);
   return fiber != NULL ? body(L, fiber) : concur_fiber_begin_anywhere(L, body);
 }
 

@@ -1,10 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Queues between tasks of one state.
- *
- * The items are in a table (user value 1).  First in, first out: a ring in slots 1..capacity, a
- * power of two; last in, first out: a stack; by priority: a binary heap, with the order of arrival
- * of each item in a parallel ring of integers (user value 2), and an optional `less` (3).
+ * Queues between tasks of one state: who waits, and who gets what.  What is inside and in which
+ * order it comes out: queue_items.h.
  *
  * There is never an item and a waiting getter at once, nor room and a waiting putter: put hands
  * its item straight to the first getter, get takes the item of the first putter in.
@@ -14,224 +11,30 @@
 
 #include <math.h>
 
-typedef enum queue_order { FIFO, LIFO, PRIORITY } queue_order;
+#include "queue_items.h"
 
 struct concur_queue {
   concur_node getters;
   concur_node putters;
   concur_node joiners;
+  concur_items items;
   lua_Integer limit; /* 0: none */
-  lua_Integer count;
-  lua_Integer head;     /* FIFO: items from slot head + 1 on, wrapping */
-  lua_Integer capacity; /* FIFO: a power of two, or 0 */
   lua_Integer unfinished;
-  uint64_t arrivals; /* PRIORITY: order of the next item */
-  uint64_t version;  /* changes with every change: a comparison may run anything */
-  queue_order order;
   bool closed;
 };
-
-enum { ITEMS = 1, ORDERS = 2, LESS = 3, FIRST_CAPACITY = 8 };
 
 static const concur_wait wait_get = {.name = "Queue:get"};
 static const concur_wait wait_put = {.name = "Queue:put"};
 static const concur_wait wait_join = {.name = "Queue:join"};
 
-/* ---- the order FIFO ---- */
-
-/* Doubles the ring; raises before anything changed. */
-static void ring_grow(lua_State *L, concur_queue *queue, int items) {
-  lua_Integer old = queue->capacity;
-  lua_Integer capacity = old == 0 ? FIRST_CAPACITY : old * 2;
-  for (lua_Integer slot = old + 1; slot <= capacity; slot++) {
-    lua_pushboolean(L, 0);
-    lua_rawseti(L, items, slot);
-  }
-  for (lua_Integer slot = 1; slot <= queue->head; slot++) { /* the part that had wrapped */
-    lua_rawgeti(L, items, slot);
-    lua_rawseti(L, items, old + slot);
-    lua_pushboolean(L, 0);
-    lua_rawseti(L, items, slot);
-  }
-  queue->capacity = capacity;
-}
-
-/* Stores the value on top of the stack, popped. */
-static void ring_store(lua_State *L, concur_queue *queue, int items) {
-  if (queue->count == queue->capacity) ring_grow(L, queue, items);
-  lua_Integer slot = (queue->head + queue->count) & (queue->capacity - 1);
-  lua_rawseti(L, items, slot + 1);
-}
-
-static void ring_fetch(lua_State *L, concur_queue *queue, int items) {
-  lua_Integer slot = queue->head + 1;
-  lua_rawgeti(L, items, slot);
-  lua_pushboolean(L, 0);
-  lua_rawseti(L, items, slot);
-  queue->head = slot & (queue->capacity - 1);
-}
-
-/* ---- the order PRIORITY ---- */
-
-/* True when the value at `a` (order_a) comes before that at `b`; indices are absolute. */
-static bool item_before(lua_State *L, int index, int a, lua_Integer order_a, int b,
-                        lua_Integer order_b) {
-  bool before;
-  bool after;
-  if (lua_getiuservalue(L, index, LESS) == LUA_TNIL) {
-    lua_pop(L, 1);
-    before = lua_compare(L, a, b, LUA_OPLT);
-    after = !before && lua_compare(L, b, a, LUA_OPLT);
-  } else {
-    lua_pushvalue(L, -1);
-    lua_pushvalue(L, a);
-    lua_pushvalue(L, b);
-    lua_call(L, 2, 1);
-    before = lua_toboolean(L, -1);
-    lua_pop(L, 1);
-    lua_pushvalue(L, b);
-    lua_pushvalue(L, a);
-    lua_call(L, 2, 1);
-    after = !before && lua_toboolean(L, -1);
-    lua_pop(L, 1);
-  }
-  return before || (!after && order_a < order_b);
-}
-
-static lua_Integer order_at(lua_State *L, int orders, lua_Integer slot) {
-  lua_rawgeti(L, orders, slot);
-  lua_Integer order = lua_tointeger(L, -1);
-  lua_pop(L, 1);
-  return order;
-}
-
-static void check_unchanged(lua_State *L, const concur_queue *queue, uint64_t version) {
-  if (queue->version != version) {
-    concur_error_raise(L, concur_runtime_of(L), "InvalidState",
-                       "the queue was changed by a comparison of its items");
-  }
-}
-
-static void heap_move(lua_State *L, int items, int orders, lua_Integer from, lua_Integer to) {
-  lua_rawgeti(L, items, from);
-  lua_rawseti(L, items, to);
-  lua_rawgeti(L, orders, from);
-  lua_rawseti(L, orders, to);
-}
-
-/* Stores the value on top of the stack, popped.  All comparisons come before the first change. */
-static void heap_store(lua_State *L, int index, concur_queue *queue, int items) {
-  int value = lua_gettop(L);
-  lua_getiuservalue(L, index, ORDERS);
-  int orders = value + 1;
-  lua_Integer order = (lua_Integer)queue->arrivals;
-  uint64_t version = queue->version;
-  lua_Integer last = queue->count + 1;
-  lua_Integer slot = last;
-  while (slot > 1) {
-    lua_rawgeti(L, items, slot / 2);
-    bool before = item_before(L, index, value, order, orders + 1, order_at(L, orders, slot / 2));
-    lua_settop(L, orders);
-    check_unchanged(L, queue, version);
-    if (!before) break;
-    slot /= 2;
-  }
-  lua_pushboolean(L, 0); /* make the new slot in both tables: from here nothing fails */
-  lua_rawseti(L, items, last);
-  lua_pushinteger(L, 0);
-  lua_rawseti(L, orders, last);
-  for (lua_Integer hole = last; hole > slot; hole /= 2) heap_move(L, items, orders, hole / 2, hole);
-  lua_pushvalue(L, value);
-  lua_rawseti(L, items, slot);
-  lua_pushinteger(L, order);
-  lua_rawseti(L, orders, slot);
-  queue->arrivals++;
-  lua_settop(L, value - 1);
-}
-
-/* Pushes the first item and takes it out. */
-static void heap_fetch(lua_State *L, int index, concur_queue *queue, int items) {
-  enum { DEEPEST = 64 };
-  lua_Integer path[DEEPEST];
-  int depth = 0;
-  uint64_t version = queue->version;
-  lua_Integer last = queue->count;
-  lua_rawgeti(L, items, 1);
-  lua_getiuservalue(L, index, ORDERS);
-  int orders = lua_gettop(L);
-  lua_rawgeti(L, items, last);
-  int moved = orders + 1;
-  lua_Integer moved_order = order_at(L, orders, last);
-  for (lua_Integer slot = 1; slot * 2 < last;) {
-    lua_Integer child = slot * 2;
-    lua_rawgeti(L, items, child);
-    if (child + 1 < last) {
-      lua_rawgeti(L, items, child + 1);
-      if (item_before(L, index, moved + 2, order_at(L, orders, child + 1), moved + 1,
-                      order_at(L, orders, child))) {
-        lua_replace(L, moved + 1);
-        child++;
-      }
-    }
-    bool before = item_before(L, index, moved + 1, order_at(L, orders, child), moved, moved_order);
-    lua_settop(L, moved);
-    check_unchanged(L, queue, version);
-    if (!before) break;
-    path[depth++] = child;
-    slot = child;
-  }
-  lua_Integer hole = 1;
-  for (int i = 0; i < depth; i++) {
-    heap_move(L, items, orders, path[i], hole);
-    hole = path[i];
-  }
-  heap_move(L, items, orders, last, hole);
-  lua_pushnil(L);
-  lua_rawseti(L, items, last);
-  lua_settop(L, orders - 1);
-}
-
-/* ---- any order ---- */
-
-/* Stores the value on top of the stack (popped); raises before anything changed. */
-static void queue_store(lua_State *L, int index, concur_queue *queue) {
-  lua_getiuservalue(L, index, ITEMS);
-  lua_insert(L, -2);
-  int items = lua_gettop(L) - 1;
-  switch (queue->order) {
-    case FIFO: ring_store(L, queue, items); break;
-    case LIFO: lua_rawseti(L, items, queue->count + 1); break;
-    case PRIORITY: heap_store(L, index, queue, items); break;
-  }
-  lua_pop(L, 1);
-  queue->count++;
-  queue->version++;
-}
-
-/* Pushes (the table of items and) the next item and takes it out; there is one. */
-static void queue_fetch(lua_State *L, int index, concur_queue *queue) {
-  lua_getiuservalue(L, index, ITEMS);
-  int items = lua_gettop(L);
-  switch (queue->order) {
-    case FIFO: ring_fetch(L, queue, items); break;
-    case LIFO:
-      lua_rawgeti(L, items, queue->count);
-      lua_pushboolean(L, 0);
-      lua_rawseti(L, items, queue->count);
-      break;
-    case PRIORITY: heap_fetch(L, index, queue, items); break;
-  }
-  queue->count--;
-  queue->version++;
-}
-
 static bool queue_full(const concur_queue *queue) {
-  return queue->limit > 0 && queue->count >= queue->limit;
+  return queue->limit > 0 && queue->items.count >= queue->limit;
 }
 
 /* Arguments: queue, item. */
 static int l_store(lua_State *L) {
-  queue_store(L, 1, lua_touserdata(L, 1));
+  concur_queue *queue = lua_touserdata(L, 1);
+  concur_items_store(L, 1, &queue->items);
   return 0;
 }
 
@@ -259,7 +62,7 @@ concur_queue_try concur_queue_try_put(lua_State *L, int index, concur_queue *que
   if (queue->closed) return CONCUR_QUEUE_CLOSED;
   if (queue_full(queue)) return CONCUR_QUEUE_WAIT;
   if (concur_list_empty(&queue->getters) || !concur_parking_give(L, &queue->getters)) {
-    queue_store(L, index, queue);
+    concur_items_store(L, index, &queue->items);
   }
   queue->unfinished++;
   return CONCUR_QUEUE_DONE;
@@ -267,8 +70,8 @@ concur_queue_try concur_queue_try_put(lua_State *L, int index, concur_queue *que
 
 concur_queue_try concur_queue_try_get(lua_State *L, int index, concur_queue *queue) {
   index = lua_absindex(L, index);
-  if (queue->count == 0) return queue->closed ? CONCUR_QUEUE_CLOSED : CONCUR_QUEUE_WAIT;
-  queue_fetch(L, index, queue);
+  if (queue->items.count == 0) return queue->closed ? CONCUR_QUEUE_CLOSED : CONCUR_QUEUE_WAIT;
+  concur_items_fetch(L, index, &queue->items);
   if (!concur_list_empty(&queue->putters)) admit_putters(L, index, queue);
   return CONCUR_QUEUE_DONE;
 }
@@ -307,39 +110,32 @@ function concur.LifoQueue(maxsize) end
 ---@return concur.Queue
 function concur.PriorityQueue(maxsize, less) end
 */
-static int queue_new(lua_State *L, queue_order order) {
+static int queue_new(lua_State *L, concur_order order) {
   concur_runtime *runtime = concur_runtime_of(L);
   lua_Integer limit = luaL_optinteger(L, 1, 0);
   luaL_argcheck(L, limit >= 0, 1, "maxsize must not be negative");
-  if (order == PRIORITY && !lua_isnoneornil(L, 2)) concur_check_callable(L, 2);
+  if (order == CONCUR_PRIORITY && !lua_isnoneornil(L, 2)) concur_check_callable(L, 2);
   lua_settop(L, 2);
-  concur_queue *queue = concur_class_new(L, runtime, CONCUR_CLASS_QUEUE, sizeof *queue, 3);
+  concur_queue *queue = concur_class_new(L, runtime, CONCUR_CLASS_QUEUE, sizeof *queue,
+                                         concur_items_user_values(order, limit));
   concur_list_init(&queue->getters);
   concur_list_init(&queue->putters);
   concur_list_init(&queue->joiners);
   queue->limit = limit;
-  queue->order = order;
-  lua_newtable(L);
-  lua_setiuservalue(L, 3, ITEMS);
-  if (order == PRIORITY) {
-    lua_newtable(L);
-    lua_setiuservalue(L, 3, ORDERS);
-    lua_pushvalue(L, 2);
-    lua_setiuservalue(L, 3, LESS);
-  }
+  concur_items_init(L, 3, &queue->items, order, limit, 2);
   return 1;
 }
 
 static int l_queue(lua_State *L) {
-  return queue_new(L, FIFO);
+  return queue_new(L, CONCUR_FIFO);
 }
 
 static int l_lifo_queue(lua_State *L) {
-  return queue_new(L, LIFO);
+  return queue_new(L, CONCUR_LIFO);
 }
 
 static int l_priority_queue(lua_State *L) {
-  return queue_new(L, PRIORITY);
+  return queue_new(L, CONCUR_PRIORITY);
 }
 
 static int push_closed(lua_State *L, concur_runtime *runtime) {
@@ -395,7 +191,7 @@ static int get_wait(lua_State *L, concur_fiber *fiber) {
 
 static void check_item(lua_State *L) {
   luaL_argcheck(L, !lua_isnoneornil(L, 2), 2, "nil cannot be put into a queue");
-  lua_settop(L, 2);
+  if (lua_gettop(L) > 2) lua_settop(L, 2);
 }
 
 /*@lua
@@ -455,7 +251,7 @@ function Queue:empty() end
 static int l_put(lua_State *L) {
   concur_queue *queue = check_queue(L);
   check_item(L);
-  concur_fiber *fiber = concur_fiber_ready_here(L, concur_runtime_of(L));
+  concur_fiber *fiber = concur_fiber_ready_here(L);
   return fiber != NULL ? put_now(L, fiber, queue) : concur_fiber_begin_anywhere(L, put_wait);
 }
 
@@ -477,7 +273,7 @@ static int l_try_put(lua_State *L) {
 
 static int l_get(lua_State *L) {
   concur_queue *queue = check_queue(L);
-  concur_fiber *fiber = concur_fiber_ready_here(L, concur_runtime_of(L));
+  concur_fiber *fiber = concur_fiber_ready_here(L);
   return fiber != NULL ? get_now(L, fiber, queue) : concur_fiber_begin_anywhere(L, get_wait);
 }
 
@@ -511,7 +307,7 @@ static int l_iter(lua_State *L) {
 
 static int l_task_done(lua_State *L) {
   concur_queue *queue = check_queue(L);
-  if (queue->unfinished == queue->count) {
+  if (queue->unfinished == queue->items.count) {
     return concur_error_raise(L, concur_runtime_of(L), "InvalidState",
                               "task_done() was called more often than items were taken");
   }
@@ -537,17 +333,7 @@ static int l_join(lua_State *L) {
 }
 
 static void drop_items(lua_State *L, concur_queue *queue) {
-  lua_newtable(L);
-  if (queue->order == PRIORITY) {
-    lua_newtable(L);
-    lua_setiuservalue(L, 1, ORDERS);
-  }
-  lua_setiuservalue(L, 1, ITEMS);
-  queue->unfinished -= queue->count;
-  queue->count = 0;
-  queue->head = 0;
-  queue->capacity = 0;
-  queue->version++;
+  queue->unfinished -= concur_items_clear(L, 1, &queue->items);
   if (queue->unfinished == 0) concur_parking_wake_all(&queue->joiners, queue);
 }
 
@@ -580,7 +366,7 @@ static int l_closed(lua_State *L) {
 }
 
 static int l_size(lua_State *L) {
-  lua_pushinteger(L, check_queue(L)->count);
+  lua_pushinteger(L, check_queue(L)->items.count);
   return 1;
 }
 
@@ -600,15 +386,15 @@ static int l_full(lua_State *L) {
 }
 
 static int l_empty(lua_State *L) {
-  lua_pushboolean(L, check_queue(L)->count == 0);
+  lua_pushboolean(L, check_queue(L)->items.count == 0);
   return 1;
 }
 
 static int l_tostring(lua_State *L) {
   static const char *const names[] = {"Queue", "LifoQueue", "PriorityQueue"};
   concur_queue *queue = check_queue(L);
-  lua_pushfstring(L, "concur.%s (%s, %I items): %p", names[queue->order],
-                  queue->closed ? "closed" : "open", (LUAI_UACINT)queue->count,
+  lua_pushfstring(L, "concur.%s (%s, %I items): %p", names[queue->items.order],
+                  queue->closed ? "closed" : "open", (LUAI_UACINT)queue->items.count,
                   lua_topointer(L, 1));
   return 1;
 }

@@ -115,6 +115,8 @@ static int l_run(lua_State *L) {
   concur_fiber *fiber = enter_run(L, runtime);
   concur_scheduler *scheduler = fiber->scheduler;
   concur_task *root = concur_task_spawn(L, runtime, lua_gettop(L) - 1, fiber->scope, NULL);
+  lua_replace(L, 1);
+  lua_settop(L, 1);
   scheduler->running = true;
   scheduler->on_last_task = on_last_task;
   concur_list_append(&root->future.waiters, &fiber->waiter.node);

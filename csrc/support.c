@@ -90,7 +90,10 @@ concur_runtime *concur_runtime_open(lua_State *L) {
   runtime->fork_generation = concur_fork_generation;
   lua_pushvalue(L, -1);
   runtime->self_ref = luaL_ref(L, LUA_REGISTRYINDEX);
-  runtime->anchors_ref = registry_table(L, 64, 0);
+  runtime->keeper = lua_newthread(L);
+  (void)luaL_ref(L, LUA_REGISTRYINDEX);
+  lua_createtable(L, 64, 0);
+  lua_xmove(L, runtime->keeper, 1); /* CONCUR_ANCHORS */
   runtime->traces_ref = registry_table(L, 0, 4);
   runtime->reports_ref = registry_table(L, 4, 0);
   runtime->settings_ref = registry_table(L, 0, 4);
@@ -121,19 +124,27 @@ void concur_register(lua_State *L, concur_runtime *runtime, const luaL_Reg *func
   luaL_setfuncs(L, functions, 1);
 }
 
+static int count_functions(const luaL_Reg *functions) {
+  int count = 0;
+  while (functions != NULL && functions[count].name != NULL) count++;
+  return count;
+}
+
+/* The tables get their final sizes at once: what is set first is then found at the first look, so
+   `__index` comes first here, and the methods that are called most come first in their lists. */
 void concur_class_define(lua_State *L, concur_runtime *runtime, concur_class class,
                          const char *name, const luaL_Reg *methods,
                          const luaL_Reg *metamethods) {
-  lua_createtable(L, 0, 8);
+  lua_createtable(L, 0, count_functions(metamethods) + 3);
+  if (methods != NULL) {
+    lua_createtable(L, 0, count_functions(methods));
+    concur_register(L, runtime, methods);
+    lua_setfield(L, -2, "__index");
+  }
   lua_pushstring(L, name);
   lua_setfield(L, -2, "__name");
   lua_pushstring(L, name);
   lua_setfield(L, -2, "__metatable");
-  if (methods != NULL) {
-    lua_newtable(L);
-    concur_register(L, runtime, methods);
-    lua_setfield(L, -2, "__index");
-  }
   if (metamethods != NULL) concur_register(L, runtime, metamethods);
   runtime->class_ref[class] = luaL_ref(L, LUA_REGISTRYINDEX);
 }
@@ -157,36 +168,31 @@ void concur_class_mismatch(lua_State *L, int index, concur_class class) {
 /* ---- anchors ---- */
 
 int concur_anchor(lua_State *L, concur_runtime *runtime) {
-  lua_rawgeti(L, LUA_REGISTRYINDEX, runtime->anchors_ref);
+  lua_State *keeper = runtime->keeper;
   int slot = runtime->free_anchor;
   if (slot != 0) {
-    lua_rawgeti(L, -1, slot);
-    runtime->free_anchor = (int)lua_tointeger(L, -1);
-    lua_pop(L, 1);
-    lua_insert(L, -2);
-    lua_rawseti(L, -2, slot); /* the slot exists: cannot fail */
-  } else {
-    slot = runtime->anchor_count + 1;
-    lua_insert(L, -2);
-    lua_rawseti(L, -2, slot);
-    runtime->anchor_count = slot;
+    lua_rawgeti(keeper, CONCUR_ANCHORS, slot);
+    runtime->free_anchor = (int)lua_tointeger(keeper, -1);
+    lua_pop(keeper, 1);
+    concur_anchor_set(L, runtime, slot);
+    return slot;
   }
+  /* A new slot: may raise, which is for L to do, never for the keeper. */
+  lua_pushvalue(keeper, CONCUR_ANCHORS);
+  lua_xmove(keeper, L, 1);
+  lua_insert(L, -2);
+  slot = runtime->anchor_count + 1;
+  lua_rawseti(L, -2, slot);
+  runtime->anchor_count = slot;
   lua_pop(L, 1);
   return slot;
 }
 
-void concur_anchor_push(lua_State *L, const concur_runtime *runtime, int slot) {
-  lua_rawgeti(L, LUA_REGISTRYINDEX, runtime->anchors_ref);
-  lua_rawgeti(L, -1, slot);
-  lua_remove(L, -2);
-}
-
 void concur_anchor_release(lua_State *L, concur_runtime *runtime, int slot) {
-  lua_rawgeti(L, LUA_REGISTRYINDEX, runtime->anchors_ref);
-  lua_pushinteger(L, runtime->free_anchor);
-  lua_rawseti(L, -2, slot);
+  (void)L;
+  lua_pushinteger(runtime->keeper, runtime->free_anchor);
+  lua_rawseti(runtime->keeper, CONCUR_ANCHORS, slot);
   runtime->free_anchor = slot;
-  lua_pop(L, 1);
 }
 
 /* ---- errors ---- */

@@ -68,7 +68,8 @@ typedef struct concur_runtime {
   /* NULL, or told right after the loop of this state was made (worker.c). */
   void (*loop_made)(struct concur_runtime *runtime, struct concur_loop *loop);
   lua_State *main_state;              /* the state's main thread */
-  int anchors_ref;                    /* registry: array of anchored values, see concur_anchor */
+  lua_State *keeper;                  /* never runs: what C reaches without looking it up is on its
+                                         stack, see concur_anchor; anchored in the registry */
   int traces_ref;                     /* registry: first tracebacks of errors on their way up */
   int reports_ref;                    /* registry: errors waiting to be handed to on_error */
   int settings_ref;                   /* registry: table of Lua-side settings (on_error, ...) */
@@ -169,10 +170,30 @@ static inline void *concur_class_check(lua_State *L, int index, concur_class cla
 
 /* ---- anchors: strong references that C holds, in an array with a free list ---- */
 
+/* Where the array is on the keeper's stack. */
+enum { CONCUR_ANCHORS = 1 };
+
 /* Anchors the value on top of the stack and pops it; returns its slot.  May raise (memory). */
 int concur_anchor(lua_State *L, concur_runtime *runtime);
+
 /* Pushes an anchored value. */
-void concur_anchor_push(lua_State *L, const concur_runtime *runtime, int slot);
+static inline void concur_anchor_push(lua_State *L, const concur_runtime *runtime, int slot) {
+  lua_rawgeti(runtime->keeper, CONCUR_ANCHORS, slot);
+  lua_xmove(runtime->keeper, L, 1);
+}
+
+/* Puts the value on top of the stack (popped) into a slot that is taken.  Never raises. */
+static inline void concur_anchor_set(lua_State *L, concur_runtime *runtime, int slot) {
+  lua_xmove(L, runtime->keeper, 1);
+  lua_rawseti(runtime->keeper, CONCUR_ANCHORS, slot);
+}
+
+/* Lets go of the value; the slot stays taken.  Never raises. */
+static inline void concur_anchor_clear(concur_runtime *runtime, int slot) {
+  lua_pushboolean(runtime->keeper, 0);
+  lua_rawseti(runtime->keeper, CONCUR_ANCHORS, slot);
+}
+
 /* Gives a slot back.  Never raises. */
 void concur_anchor_release(lua_State *L, concur_runtime *runtime, int slot);
 

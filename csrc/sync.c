@@ -160,7 +160,7 @@ static int l_lock(lua_State *L) {
 
 static int l_lock_acquire(lua_State *L) {
   lock *self = check_lock(L);
-  concur_fiber *fiber = concur_fiber_ready_here(L, concur_runtime_of(L));
+  concur_fiber *fiber = concur_fiber_ready_here(L);
   return fiber != NULL ? lock_take(L, fiber, self) : concur_fiber_begin_anywhere(L, lock_wait);
 }
 
@@ -180,11 +180,10 @@ static int l_lock_try_acquire(lua_State *L) {
 }
 
 static int l_lock_release(lua_State *L) {
-  concur_runtime *runtime = concur_runtime_of(L);
   lock *self = check_lock(L);
   concur_fiber *owner = lock_owner(self);
-  if (owner != concur_fiber_current(runtime->scheduler)) {
-    return concur_error_raise(L, runtime, "InvalidState",
+  if (owner != concur_fiber_here(L)) {
+    return concur_error_raise(L, concur_runtime_of(L), "InvalidState",
                               owner == NULL ? "the lock is not taken"
                                             : "the lock belongs to another task");
   }
@@ -193,11 +192,8 @@ static int l_lock_release(lua_State *L) {
 }
 
 static int l_lock_close(lua_State *L) {
-  concur_runtime *runtime = concur_runtime_of(L);
   lock *self = check_lock(L);
-  if (lock_owner(self) == concur_fiber_current(runtime->scheduler)) {
-    lock_pass_on(self);
-  }
+  if (lock_owner(self) == concur_fiber_here(L)) lock_pass_on(self);
   return 0;
 }
 

@@ -46,26 +46,41 @@ static void body_init(concur_body *body, concur_scheduler *scheduler, concur_tas
   body->killed = false;
 }
 
-/* Replaces the top `count` values by a table of them. */
-static void pack(lua_State *L, int count) {
-  luaL_checkstack(L, 2, NULL);
+/* Pushes a table of `count` values from stack index `first` on. */
+static void pack(lua_State *L, int first, int count) {
+  luaL_checkstack(L, LUA_MINSTACK, NULL);
   lua_createtable(L, count, 0);
-  lua_insert(L, -(count + 1));
-  for (int i = count; i > 0; i--) lua_rawseti(L, -(i + 1), i);
+  for (int i = 0; i < count; i++) {
+    lua_pushvalue(L, first + i);
+    lua_rawseti(L, -2, i + 1);
+  }
+}
+
+/* Pushes the new task's userdata, which holds its function and arguments. */
+static concur_task *task_new(lua_State *L, concur_runtime *runtime, int function, int count) {
+  int first = function + 1;
+  if (count > MOST_USER_VALUES) {
+    pack(L, first, count);
+    first = lua_gettop(L);
+    count = 1;
+  }
+  concur_task *task = concur_class_new(L, runtime, CONCUR_CLASS_TASK, sizeof *task,
+                                       CONCUR_TASK_ARGUMENTS - 1 + count);
+  concur_future_init(&task->future, &concur_task_ops);
+  lua_pushvalue(L, function);
+  lua_setiuservalue(L, -2, CONCUR_TASK_OUTCOME);
+  for (int i = 0; i < count; i++) {
+    lua_pushvalue(L, first + i);
+    lua_setiuservalue(L, -2, CONCUR_TASK_ARGUMENTS + i);
+  }
+  return task;
 }
 
 concur_task *concur_task_spawn(lua_State *L, concur_runtime *runtime, int count,
                                concur_scope *parent, concur_group *group) {
   concur_scheduler *scheduler = runtime->scheduler;
   concur_loop *loop = concur_scheduler_loop(L, scheduler);
-  int arguments = count;
-  if (count > MOST_USER_VALUES) {
-    pack(L, count);
-    count = 1;
-  }
-  concur_task *task = concur_class_new(L, runtime, CONCUR_CLASS_TASK, sizeof *task,
-                                       CONCUR_TASK_ARGUMENTS - 1 + count);
-  concur_future_init(&task->future, &concur_task_ops);
+  concur_task *task = task_new(L, runtime, lua_gettop(L) - count, count);
   concur_fiber *current = concur_fiber_current(scheduler);
   if (current->has_context) concur_fiber_inherit_context(L, current);
   concur_body *body = concur_body_peek(L, scheduler);
@@ -81,19 +96,12 @@ concur_task *concur_task_spawn(lua_State *L, concur_runtime *runtime, int count,
                         group != NULL ? group->scope : parent);
   body->fiber.scope = &body->own;
   body->group = group;
-  body->arguments = arguments;
+  body->arguments = count;
   task->body = body;
   task->id = ++scheduler->next_task_id;
   if (scheduler->teardown) concur_scope_cancel(scheduler, &body->own);
-  lua_rawgeti(L, LUA_REGISTRYINDEX, runtime->anchors_ref);
-  lua_pushvalue(L, -2);
-  lua_rawseti(L, -2, body->slot);
-  lua_pop(L, 1);
-  lua_insert(L, -(count + 2)); /* below the function */
-  for (int i = count - 1; i >= 0; i--) {
-    lua_setiuservalue(L, -(i + 3), CONCUR_TASK_ARGUMENTS + i);
-  }
-  lua_setiuservalue(L, -2, CONCUR_TASK_OUTCOME);
+  lua_pushvalue(L, -1);
+  concur_anchor_set(L, runtime, body->slot);
   concur_list_append(&scheduler->tasks, &body->link);
   scheduler->task_count++;
   concur_loop_ready(loop, &body->fiber.ready);
@@ -112,10 +120,7 @@ void concur_body_retire(lua_State *L, concur_body *body) {
   scheduler->task_count--;
   body->task->body = NULL;
   body->task = NULL;
-  lua_rawgeti(L, LUA_REGISTRYINDEX, scheduler->runtime->anchors_ref);
-  lua_pushboolean(L, 0);
-  lua_rawseti(L, -2, body->slot);
-  lua_pop(L, 1);
+  concur_anchor_clear(scheduler->runtime, body->slot);
   if (body->group != NULL) concur_group_child_ended(L, body);
   if (scheduler->task_count == 0 && scheduler->on_last_task != NULL) {
     scheduler->on_last_task(scheduler);
@@ -176,30 +181,30 @@ static int body_end(lua_State *co, int status, lua_KContext context) {
 
 /* [in the task's coroutine] Stack: task, handler, function, arguments. */
 static int task_main(lua_State *co) {
-  concur_task *task = lua_touserdata(co, 1);
-  lua_KContext context = (lua_KContext)task->body;
+  lua_KContext context = (lua_KContext)concur_body_of_fiber(concur_fiber_running);
   int status = lua_pcallk(co, lua_gettop(co) - 3, LUA_MULTRET, 2, context, body_end);
   return body_end(co, status, context);
 }
 
 /* ---- the step ---- */
 
-/* Pushes the arguments of the task at `task`, which lets go of them. */
-static void push_arguments(lua_State *L, int task, int count) {
+/* Pushes the arguments of the task at index `task`, which lets go of them. */
+static void push_arguments(lua_State *co, int task, int count) {
   int kept = count > MOST_USER_VALUES ? 1 : count;
   for (int i = 0; i < kept; i++) {
-    lua_getiuservalue(L, task, CONCUR_TASK_ARGUMENTS + i);
-    lua_pushnil(L);
-    lua_setiuservalue(L, task, CONCUR_TASK_ARGUMENTS + i);
+    lua_getiuservalue(co, task, CONCUR_TASK_ARGUMENTS + i);
+    lua_pushnil(co);
+    lua_setiuservalue(co, task, CONCUR_TASK_ARGUMENTS + i);
   }
   if (kept == count) return;
-  int packed = lua_gettop(L);
-  for (int i = 1; i <= count; i++) lua_rawgeti(L, packed, i);
-  lua_remove(L, packed);
+  int packed = lua_gettop(co);
+  for (int i = 1; i <= count; i++) lua_rawgeti(co, packed, i);
+  lua_remove(co, packed);
 }
 
 /* Gives the body a coroutine with everything on its stack; false when out of memory. */
 static bool body_start(lua_State *L, concur_body *body) {
+  enum { SURE = LUA_MINSTACK - 8 }; /* so many arguments find room in any coroutine */
   concur_scheduler *scheduler = body->fiber.scheduler;
   int count = body->arguments;
   concur_coroutine coroutine = concur_coroutine_take(L, scheduler);
@@ -208,13 +213,12 @@ static bool body_start(lua_State *L, concur_body *body) {
   body->fiber.co = co;
   body->fiber.leaf = co;
   body->co_slot = coroutine.slot;
-  if (!lua_checkstack(L, count + 5) || !lua_checkstack(co, count + 8)) return false;
-  lua_pushcfunction(L, task_main);
-  concur_body_push_task(L, scheduler->runtime, body);
-  lua_pushcfunction(L, concur_traceback_handler);
-  lua_getiuservalue(L, -2, CONCUR_TASK_OUTCOME); /* stays until the outcome replaces it */
-  if (count > 0) push_arguments(L, lua_gettop(L) - 2, count);
-  lua_xmove(L, co, count + 4);
+  if (count > SURE && !lua_checkstack(co, count + 8)) return false;
+  lua_pushcfunction(co, task_main);
+  concur_body_push_task(co, scheduler->runtime, body);
+  lua_pushcfunction(co, concur_traceback_handler);
+  lua_getiuservalue(co, 2, CONCUR_TASK_OUTCOME); /* stays until the outcome replaces it */
+  if (count > 0) push_arguments(co, 2, count);
   body->started = true;
   return true;
 }
@@ -235,7 +239,7 @@ static void body_ended(lua_State *L, concur_body *body, int status) {
     }
     concur_coroutine_give_back(L, scheduler, used);
   } else {
-    concur_anchor_release(L, scheduler->runtime, used.slot);
+    concur_coroutine_drop(L, scheduler, used.slot);
   }
   concur_body_give_back(scheduler, body);
 }
@@ -264,8 +268,11 @@ static void task_run(concur_loop *loop, concur_ready *ready) {
   scheduler->current = fiber;
   scheduler->quick = 0;
   scheduler->switches++;
+  concur_fiber *outer = concur_fiber_running; /* of another state that this one runs inside of */
+  concur_fiber_running = fiber;
   int results = 0;
   int status = lua_resume(fiber->co, L, arguments, &results);
+  concur_fiber_running = outer;
   scheduler->current = NULL;
   if (status != LUA_YIELD) {
     body_ended(L, body, status);
@@ -335,9 +342,7 @@ const concur_future_ops concur_task_ops = {
 };
 
 void concur_body_push_task(lua_State *L, concur_runtime *runtime, const concur_body *body) {
-  lua_rawgeti(L, LUA_REGISTRYINDEX, runtime->anchors_ref);
-  lua_rawgeti(L, -1, body->slot);
-  lua_replace(L, -2);
+  concur_anchor_push(L, runtime, body->slot);
 }
 
 /* ---- for the layer below ---- */

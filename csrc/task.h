@@ -70,9 +70,9 @@ static inline concur_task *concur_task_of_future(concur_future *future) {
   return future->ops == &concur_task_ops ? concur_container_of(future, concur_task, future) : NULL;
 }
 
-/* Makes a task of the function and its `count` arguments on top of the stack, which are replaced by
-   the task.  Its scope's parent is that of `group`, in which it counts, or `parent` (NULL: none).
-   Raises before anything is linked. */
+/* Makes a task of the function and its `count` arguments on top of the stack, and pushes it.  Its
+   scope's parent is that of `group`, in which it counts, or `parent` (NULL: none).  Raises before
+   anything is linked. */
 concur_task *concur_task_spawn(lua_State *L, concur_runtime *runtime, int count,
                                concur_scope *parent, concur_group *group);
 

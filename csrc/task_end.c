@@ -54,7 +54,7 @@ void concur_body_break(lua_State *L, concur_body *body, const char *message) {
     concur_future_settle(&body->task->future, CONCUR_FAILED);
   }
   concur_body_retire(L, body);
-  if (has_coroutine) concur_anchor_release(L, scheduler->runtime, body->co_slot);
+  if (has_coroutine) concur_coroutine_drop(L, scheduler, body->co_slot);
   if (!started) concur_body_give_back(scheduler, body);
 }
 
@@ -113,10 +113,13 @@ bool concur_task_kill(lua_State *L, concur_task *task) {
   concur_body_push_task(L, runtime, body);
   fiber->state = CONCUR_FIBER_RUNNING; /* nothing can wake it or cancel it any more */
   concur_fiber *killer = scheduler->current;
+  concur_fiber *running = concur_fiber_running;
   scheduler->kills++;
   scheduler->current = fiber; /* its clean-up releases what it holds */
+  concur_fiber_running = NULL;
   scheduler->end_generators(L, fiber, true);
   concur_coroutine_close(L, runtime, fiber->co);
+  concur_fiber_running = running;
   scheduler->current = killer;
   scheduler->kills--;
   fiber->state = CONCUR_FIBER_DEAD;
@@ -125,7 +128,7 @@ bool concur_task_kill(lua_State *L, concur_task *task) {
   lua_pushnil(L);
   concur_future_set_cancelled(L, lua_gettop(L) - 1, &task->future);
   concur_body_retire(L, body);
-  concur_anchor_release(L, runtime, body->co_slot);
+  concur_coroutine_drop(L, scheduler, body->co_slot);
   lua_pop(L, 1);
   if (queued) {
     body->killed = true; /* given back when its turn comes */

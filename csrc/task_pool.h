@@ -4,7 +4,8 @@
  * end, and a coroutine from its first step to its end.
  *
  * Bodies are carved from chunks that Lua frees with the state, so that a pointer to a fiber never
- * dangles.  Idle ones of both kinds are taken last in, first out: the warm one comes first.
+ * dangles.  Coroutines are kept for as long as so many were lately in use at once (task_pool.c).
+ * Idle ones of both kinds are taken last in, first out: the warm one comes first.
  *                                                                            [loop thread]
  */
 #ifndef CONCUR_TASK_POOL_H
@@ -32,6 +33,11 @@ concur_coroutine concur_coroutine_take(lua_State *L, concur_scheduler *scheduler
 /* Gives back one that ended in order. */
 void concur_coroutine_give_back(lua_State *L, concur_scheduler *scheduler,
                                 concur_coroutine coroutine);
+/* Lets go of one that cannot be used again, by its slot. */
+void concur_coroutine_drop(lua_State *L, concur_scheduler *scheduler, int slot);
+
+/* Coroutines that wait for a task, for tests and statistics. */
+uint32_t concur_coroutines_idle(const concur_scheduler *scheduler);
 
 #pragma GCC visibility pop
 
