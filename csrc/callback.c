@@ -195,7 +195,7 @@ static int l_call_at(lua_State *L) {
 void concur_callback_drop_timers(lua_State *L, concur_runtime *runtime) {
   concur_heap *timers = &runtime->loop->timers;
   for (uint32_t i = 0; i < timers->count;) {
-    concur_timer *timer = timers->entries[i];
+    concur_timer *timer = timers->entries[i].timer;
     if (timer->fire == on_callback_time) {
       callback_drop(L, concur_container_of(timer, callback, timer)); /* another comes to i */
     } else {

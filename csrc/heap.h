@@ -2,6 +2,9 @@
 /*
  * The timer heap: a 4-ary heap of deadlines.  Each timer knows its place in the heap, so stopping
  * one is O(log n).  Equal deadlines fire in the order in which they were started.
+ *
+ * The deadlines are in the heap's array, not in the timers: a million timers lie all over the
+ * memory, and sifting must not wait for each of them.
  * No Lua; belongs to the loop's thread.  The heap owns the array, never the timers.
  */
 #ifndef CONCUR_HEAP_H
@@ -18,14 +21,18 @@
 
 typedef struct concur_timer concur_timer;
 struct concur_timer {
-  uint64_t deadline_ns;
   uint64_t sequence; /* breaks ties first in, first out */
   void (*fire)(concur_timer *timer, void *context);
   uint32_t index; /* place in the heap, or CONCUR_TIMER_IDLE */
 };
 
+typedef struct concur_heap_entry {
+  uint64_t deadline_ns;
+  concur_timer *timer; /* borrowed while it is in the heap */
+} concur_heap_entry;
+
 typedef struct concur_heap {
-  concur_timer **entries; /* owned array of borrowed timers */
+  concur_heap_entry *entries; /* owned */
   uint32_t count;
   uint32_t capacity;
   uint64_t next_sequence;
@@ -48,10 +55,13 @@ void concur_heap_insert(concur_heap *heap, concur_timer *timer, uint64_t deadlin
 /* Removes a timer; does nothing when it is idle. */
 void concur_heap_remove(concur_heap *heap, concur_timer *timer);
 
-/* The earliest timer, or NULL. */
-static inline concur_timer *concur_heap_first(const concur_heap *heap) {
-  return heap->count > 0 ? heap->entries[0] : NULL;
+/* The earliest deadline; CONCUR_NEVER when there is none. */
+static inline uint64_t concur_heap_deadline(const concur_heap *heap) {
+  return heap->count > 0 ? heap->entries[0].deadline_ns : CONCUR_NEVER;
 }
+
+/* Takes the earliest timer out; there is one. */
+concur_timer *concur_heap_pop(concur_heap *heap);
 
 /* Frees the array.  Timers still inside become idle. */
 void concur_heap_free(concur_heap *heap);

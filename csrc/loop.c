@@ -171,13 +171,11 @@ static void run_ready(concur_loop *loop, uint32_t limit) {
 }
 
 static void fire_timers(concur_loop *loop) {
-  concur_timer *first = concur_heap_first(&loop->timers);
-  if (first == NULL) return;
+  if (loop->timers.count == 0) return;
   uint64_t now = concur_loop_now(loop);
-  while (first != NULL && first->deadline_ns <= now) {
-    concur_heap_remove(&loop->timers, first);
+  while (loop->timers.count > 0 && concur_heap_deadline(&loop->timers) <= now) {
+    concur_timer *first = concur_heap_pop(&loop->timers);
     first->fire(first, loop);
-    first = concur_heap_first(&loop->timers);
   }
 }
 
@@ -235,11 +233,6 @@ static void poll_wait(concur_loop *loop, uint64_t deadline_ns) {
   concur_mailbox_awake(loop->mailbox);
 }
 
-static uint64_t first_deadline(const concur_loop *loop) {
-  const concur_timer *first = concur_heap_first(&loop->timers);
-  return first != NULL ? first->deadline_ns : CONCUR_NEVER;
-}
-
 bool concur_loop_alive(const concur_loop *loop) {
   return loop->ready_head != NULL || loop->timers.count > loop->weak_timers || loop->external_refs > 0 ||
          uv_loop_alive(&loop->uv) || concur_mailbox_pending(loop->mailbox);
@@ -274,16 +267,16 @@ static void idle(concur_loop *loop, uint64_t limit_ns) {
     poll_now(loop); /* the one empty poll: what is there already comes first */
     deliver_mail(loop);
     if (loop->ready_head != NULL) return;
-    concur_timer *first = concur_heap_first(&loop->timers);
-    if (loop->external_refs == 0 && first != NULL) {
-      if (first->deadline_ns > loop->virtual_ns) loop->virtual_ns = first->deadline_ns;
+    if (loop->external_refs == 0 && loop->timers.count > 0) {
+      uint64_t deadline = concur_heap_deadline(&loop->timers);
+      if (deadline > loop->virtual_ns) loop->virtual_ns = deadline;
       return;
     }
     poll_wait(loop, limit_ns);
     return;
   }
   if (loop->external_refs > 0 && loop->spin != NULL && loop->spin(loop)) return;
-  uint64_t deadline = first_deadline(loop);
+  uint64_t deadline = concur_heap_deadline(&loop->timers);
   poll_wait(loop, deadline < limit_ns ? deadline : limit_ns);
 }
 
@@ -372,7 +365,7 @@ uint64_t concur_loop_next_timeout(concur_loop *loop) {
       loop->runtime->reports_pending) {
     return 0;
   }
-  uint64_t deadline = first_deadline(loop);
+  uint64_t deadline = concur_heap_deadline(&loop->timers);
   if (deadline == CONCUR_NEVER) return CONCUR_NEVER;
   uint64_t now = concur_loop_now(loop);
   if (loop->is_virtual || deadline <= now) return 0;
