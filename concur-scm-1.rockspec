@@ -126,6 +126,7 @@ build = {
         "csrc/stream.c",
         "csrc/stream_read.c",
         "csrc/stream_write.c",
+        "csrc/state_memory.c",
         "csrc/support.c",
         "csrc/suspend.c",
         "csrc/sync.c",

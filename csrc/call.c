@@ -37,24 +37,43 @@ concur_call *concur_call_new(concur_pool *pool, concur_mailbox *reply,
   call->job.free = call_free;
   call->job.name = copy;
   call->function = NULL; /* `arguments` and most of `results` need no value yet */
+  call->arguments.count = -1;
   call->results.count = -1;
   call->input = NULL;
   call->output = NULL;
   call->outcome = CONCUR_CALL_RESULTS;
   call->retries = 0;
   atomic_init(&call->interrupts, 0);
+  atomic_init(&call->loan, CONCUR_LOAN_NONE);
   call->settings = settings;
   concur_worker_settings_retain(settings);
   call->name = copy;
   call->executor = NULL;
   call->future = NULL;
   call->slot = 0;
+  call->lent_slot = 0;
   call->link = (concur_node){NULL, NULL};
   call->abandon = false;
   call->interrupt_after_ns = CONCUR_NEVER;
   concur_timer_init(&call->interrupt_timer);
   call->holds_loop = false;
   return call;
+}
+
+bool concur_call_loan_begin(concur_call *call) {
+  int open = CONCUR_LOAN_OPEN;
+  return atomic_compare_exchange_strong(&call->loan, &open, CONCUR_LOAN_COPYING);
+}
+
+void concur_call_loan_end(concur_call *call) {
+  int copying = CONCUR_LOAN_COPYING;
+  (void)atomic_compare_exchange_strong(&call->loan, &copying, CONCUR_LOAN_OVER);
+}
+
+void concur_call_loan_revoke(concur_call *call) {
+  int open = CONCUR_LOAN_OPEN;
+  (void)atomic_compare_exchange_strong(&call->loan, &open, CONCUR_LOAN_REVOKED);
+  while (atomic_load(&call->loan) == CONCUR_LOAN_COPYING) uv_sleep(1);
 }
 
 bool concur_call_again(concur_call *call) {

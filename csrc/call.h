@@ -89,16 +89,26 @@ typedef struct concur_inline {
   int8_t count; /* -1: the values are in a message */
 } concur_inline;
 
+/* Do strings that the message `input` points to still belong to the owner's state? */
+typedef enum concur_loan {
+  CONCUR_LOAN_NONE,    /* there are none */
+  CONCUR_LOAN_OPEN,    /* they must stay alive */
+  CONCUR_LOAN_COPYING, /* the worker is copying them: the owner's state may not close now */
+  CONCUR_LOAN_OVER,    /* it has copied them */
+  CONCUR_LOAN_REVOKED  /* the owner's state closes: the call may not begin */
+} concur_loan;
+
 struct concur_call {
   concur_job job;
-  concur_function *function; /* one reference, with `arguments`; or NULL, with `input` */
-  concur_inline arguments;
-  concur_inline results;  /* count -1: they are in `output` */
-  concur_message *input;  /* owned; the function and its arguments; NULL with `function` */
-  concur_message *output; /* owned; NULL until it has run, and with `results` */
-  uint8_t outcome;        /* concur_call_outcome; valid once the job has ended */
-  uint32_t retries;       /* how often it may yet be tried again after an error */
-  atomic_uint interrupts; /* how often its Lua code was told to end by force */
+  concur_function *function;        /* one reference; NULL: it is the first value of `input` */
+  concur_inline arguments;          /* count -1: they are in `input` */
+  concur_inline results;            /* count -1: they are in `output` */
+  concur_message *input;            /* owned; NULL: there is nothing that is not in the two above */
+  atomic_int loan;                  /* concur_loan */
+  concur_message *output;           /* owned; NULL until it has run, and with `results` */
+  uint8_t outcome;                  /* concur_call_outcome; valid once the job has ended */
+  uint32_t retries;                 /* how often it may yet be tried again after an error */
+  atomic_uint interrupts;           /* how often its Lua code was told to end by force */
   concur_worker_settings *settings; /* one reference */
   char *name;                       /* owned; NULL: not named */
 
@@ -106,6 +116,7 @@ struct concur_call {
   struct concur_executor *executor; /* through which it was submitted; borrowed until the reply */
   struct concur_future *future;     /* anchored by `slot`; valid until the reply */
   int slot;
+  int lent_slot;               /* anchors the strings that `input` points to; 0: none */
   concur_node link;            /* in the runtime's list of jobs in flight */
   bool abandon;                /* cancelling does not wait for the job's end */
   uint64_t interrupt_after_ns; /* after cancel; CONCUR_NEVER: not at all; the worker looks too */
@@ -148,6 +159,12 @@ struct concur_shared_pool {
 /* A call; NULL when out of memory.  `name` is copied. */
 concur_call *concur_call_new(concur_pool *pool, concur_mailbox *reply,
                              concur_worker_settings *settings, const char *name);
+
+/* [pool thread] Before and after the strings that were lent are copied.  False: they are gone. */
+bool concur_call_loan_begin(concur_call *call);
+void concur_call_loan_end(concur_call *call);
+/* [owner's thread] The strings are going away.  Waits while they are copied, which runs no Lua code. */
+void concur_call_loan_revoke(concur_call *call);
 
 /* [pool thread] After a try: true if the call is to be tried again. */
 bool concur_call_again(concur_call *call);

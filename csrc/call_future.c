@@ -2,6 +2,13 @@
 /* See call_future.h.                                                               [loop thread] */
 #include "call_future.h"
 
+void concur_call_release_anchors(lua_State *L, concur_runtime *runtime, concur_call *call) {
+  if (call->slot != 0) concur_anchor_release(L, runtime, call->slot);
+  if (call->lent_slot != 0) concur_anchor_release(L, runtime, call->lent_slot);
+  call->slot = 0;
+  call->lent_slot = 0;
+}
+
 void concur_call_settle_quietly(concur_call *call, concur_future_state state) {
   if (call->future != NULL && !concur_future_settled(call->future)) {
     concur_future_settle(call->future, state);

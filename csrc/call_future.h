@@ -26,6 +26,9 @@ static inline concur_call_future *concur_call_future_of(concur_future *future) {
   return concur_container_of(future, concur_call_future, future);
 }
 
+/* Lets the future go, and the strings that were lent.  Never raises. */
+void concur_call_release_anchors(lua_State *L, concur_runtime *runtime, concur_call *call);
+
 /* The call's loop need not wait for it any more. */
 void concur_call_let_loop_go(concur_call *call);
 

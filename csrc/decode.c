@@ -33,6 +33,7 @@ typedef struct decoder {
   concur_transfer_state *state; /* NULL until it is needed */
   size_t budget;   /* how many more values the tables can announce: each takes a byte */
   uint64_t number; /* of this message in this state */
+  int copies;      /* stack slot: the strings that were lent; 0: they are still there */
   int known;       /* stack slots, see above */
   int later;
   int later_first;
@@ -412,6 +413,21 @@ static void decode_attachment(decoder *d, const unsigned char *tag) {
   know_if_shared(d, tag);
 }
 
+static void push_borrowed(lua_State *L, const concur_attachment *owner) {
+  const char *text = (const char *)(uintptr_t)owner->detail[1];
+  lua_pushlstring(L, text, owner->detail[0]);
+}
+
+static void decode_borrowed(decoder *d, const unsigned char *tag) {
+  const concur_attachment *owner = attachment_at(d);
+  if (owner->type == &concur_lent_string && d->copies != 0) {
+    lua_rawgeti(d->L, d->copies, owner - d->message->attachments + 1);
+  } else {
+    push_borrowed(d->L, owner);
+  }
+  know_if_shared(d, tag);
+}
+
 /* ---- values ---- */
 
 static void decode_string(decoder *d, size_t size, const unsigned char *tag) {
@@ -447,12 +463,7 @@ static void decode_value(decoder *d) {
   case WIRE_REF: push_known(d, (lua_Integer)read_u32(d)); break;
   case WIRE_NAMED: decode_named(d, tag); break;
   case WIRE_ATTACHMENT: decode_attachment(d, tag); break;
-  case WIRE_BORROWED: {
-    const concur_attachment *lent = attachment_at(d);
-    lua_pushlstring(L, lent->object, lent->detail[0]);
-    know_if_shared(d, tag);
-    break;
-  }
+  case WIRE_BORROWED: decode_borrowed(d, tag); break;
   case WIRE_TABLE: decode_table(d, tag, false); break;
   case WIRE_FUNCTION: decode_function(d, tag); break;
   case WIRE_INSTANCE: decode_instance(d); break;
@@ -462,9 +473,24 @@ static void decode_value(decoder *d) {
   }
 }
 
+void concur_borrowed_copy(lua_State *L, const concur_message *message) {
+  luaL_checkstack(L, LUA_MINSTACK, "not enough memory");
+  lua_newtable(L);
+  for (uint32_t i = 0; i < message->attachment_count; i++) {
+    if (message->attachments[i].type != &concur_lent_string) continue;
+    push_borrowed(L, &message->attachments[i]);
+    lua_rawseti(L, -2, (lua_Integer)i + 1);
+  }
+}
+
 int concur_decode(lua_State *L, const concur_message *message) {
+  return concur_decode_copied(L, message, 0);
+}
+
+int concur_decode_copied(lua_State *L, const concur_message *message, int copies) {
   decoder d = {
       .L = L,
+      .copies = copies,
       .message = message,
       .at = message->bytes,
       .end = message->bytes + message->size,

@@ -24,9 +24,10 @@
 #include "transfer.h"
 
 enum {
-  BORROW_SIZE = 16 << 10, /* strings larger than this are lent, where the caller wants it */
-  FIRST_CAPACITY = 480,   /* of a message with more than scalars */
-  LEAST_LIMIT = 1024,     /* no limit is below it */
+  LEAST_LENT = 32 << 10,   /* bytes of a string that is lent, where the caller wants it */
+  LEAST_PINNED = 64 << 10, /* smaller ones do not lie in a block of their own: state_memory.h */
+  FIRST_CAPACITY = 480,    /* of a message with more than scalars */
+  LEAST_LIMIT = 1024,      /* no limit is below it */
   NUMBER_SPACE = 1 + 8,
   STRING_SPACE = 1 + 4
 };
@@ -34,7 +35,8 @@ enum {
 /* ---- bytes ---- */
 
 static void check_limit(concur_encoder *e, size_t more) {
-  if (more > e->state->limit || e->message->size > e->state->limit - more) {
+  size_t size = e->message->size + e->borrowed;
+  if (more > e->state->limit || size > e->state->limit - more) {
     concur_refuse(e->L, e->place, 0,
                   "the values are larger than the limit of %I bytes for one message "
                   "(concur.transfer_limit)",
@@ -112,13 +114,17 @@ uint32_t concur_encoder_attach(concur_encoder *e, const concur_attachment *attac
   return e->message->attachment_count - 1;
 }
 
-static void nothing_to_count(void *object) {
-  (void)object;
+/* Writes a string that stays where it is. */
+static void borrow_string(concur_encoder *e, concur_attachment *owner, const char *text,
+                          size_t size) {
+  check_limit(e, size); /* as if it were copied: the reader will have to */
+  e->borrowed += size;
+  owner->detail[0] = size;
+  owner->detail[1] = (size_t)(uintptr_t)text;
+  concur_encoder_tag_u32(e, WIRE_BORROWED, concur_encoder_attach(e, owner));
 }
 
-static const concur_shareable lent_string = {"string", nothing_to_count, nothing_to_count};
-
-/* Lends a long string: the message holds its address, the table `lent` keeps it alive. */
+/* Lends a long string: the table `lent` keeps it alive. */
 static void lend_string(concur_encoder *e, int index, const char *text, size_t size) {
   lua_State *L = e->L;
   if (e->lent_count == 0) {
@@ -127,9 +133,22 @@ static void lend_string(concur_encoder *e, int index, const char *text, size_t s
   }
   lua_pushvalue(L, index);
   lua_rawseti(L, e->lent, ++e->lent_count);
-  concur_attachment lent = {.type = &lent_string, .object = (void *)(uintptr_t)text};
-  lent.detail[0] = size;
-  concur_encoder_tag_u32(e, WIRE_BORROWED, concur_encoder_attach(e, &lent));
+  concur_attachment owner = {.type = &concur_lent_string};
+  borrow_string(e, &owner, text, size);
+}
+
+/* True if the string was written without its bytes. */
+static bool leave_string(concur_encoder *e, int index, const char *text, size_t size) {
+  concur_attachment owner;
+  if (e->lends && size >= LEAST_LENT) {
+    lend_string(e, index, text, size);
+    return true;
+  }
+  if (e->pins != NULL && size >= LEAST_PINNED && concur_state_memory_pin(e->pins, text, &owner)) {
+    borrow_string(e, &owner, text, size);
+    return true;
+  }
+  return false;
 }
 
 static void encode_string(concur_encoder *e, int index) {
@@ -137,10 +156,7 @@ static void encode_string(concur_encoder *e, int index) {
   const char *text = lua_tolstring(e->L, index, &size);
   if (size >= WIRE_SHARED_STRING) {
     if (concur_encoder_again(e, text)) return;
-    if (size > BORROW_SIZE && e->borrowing) {
-      lend_string(e, index, text, size);
-      return;
-    }
+    if (leave_string(e, index, text, size)) return;
     if (size > UINT32_MAX) concur_encoder_grow(e, size); /* the limit is below this: raises */
   }
   size_t space = STRING_SPACE + size;
@@ -369,7 +385,7 @@ static int encode_protected(lua_State *L) {
   concur_place root = {.kind = PLACE_ROOT, .name = e->what};
   e->place = &root;
   for (int i = 1; i <= e->count; i++) {
-    root.number = i;
+    root.number = e->number + i - 1;
     concur_encoder_value(e, i + 1);
   }
   encode_later(e);
@@ -378,9 +394,9 @@ static int encode_protected(lua_State *L) {
   return 1;
 }
 
-/* How many bytes the values take at most if all are scalars; 0 if there are others, strings to lend,
-   or too many bytes. */
-static size_t size_of_scalars(lua_State *L, int first, int count, bool borrowing) {
+/* How many bytes the values take at most if all are scalars; 0 if there are others, strings that may
+   stay where they are, or too many bytes. */
+static size_t size_of_scalars(lua_State *L, int first, int count, bool borrows) {
   size_t total = 2 * sizeof(uint32_t);
   for (int index = first; index < first + count; index++) {
     switch (lua_type(L, index)) {
@@ -389,7 +405,7 @@ static size_t size_of_scalars(lua_State *L, int first, int count, bool borrowing
     case LUA_TNUMBER: total += NUMBER_SPACE; break;
     case LUA_TSTRING: {
       size_t size = lua_rawlen(L, index);
-      if (size > BORROW_SIZE && (borrowing || size > UINT32_MAX)) return 0;
+      if (size >= LEAST_LENT && (borrows || size > UINT32_MAX)) return 0;
       total += STRING_SPACE + size;
       break;
     }
@@ -416,36 +432,49 @@ static void write_scalars(lua_State *L, int first, int count, concur_message *me
   message->size = (size_t)(at - message->bytes);
 }
 
-static concur_message *encode(lua_State *L, concur_encoder *e, int first, bool *borrowed) {
+concur_message *concur_encode_with(lua_State *L, int first, int count,
+                                   const concur_encode_options *options) {
+  concur_encoder e;
   first = lua_absindex(L, first);
-  size_t size = size_of_scalars(L, first, e->count, e->borrowing);
-  e->message = concur_message_new(size != 0 ? size : FIRST_CAPACITY);
-  if (e->message == NULL) luaL_error(L, "not enough memory");
-  put_start(e->message, e->count);
+  bool borrows = options->lends != NULL || options->pins != NULL;
+  size_t size = size_of_scalars(L, first, count, borrows);
+  concur_message *message = concur_message_new(size != 0 ? size : FIRST_CAPACITY);
+  if (message == NULL) luaL_error(L, "not enough memory");
+  put_start(message, count);
   if (size != 0) {
-    write_scalars(L, first, e->count, e->message);
-    return e->message;
+    write_scalars(L, first, count, message);
+    return message;
   }
-
-  if (!lua_checkstack(L, e->count + LUA_MINSTACK)) {
-    concur_message_free(e->message);
+  if (!lua_checkstack(L, count + LUA_MINSTACK)) {
+    concur_message_free(message);
     luaL_error(L, "stack overflow (not enough memory)");
   }
-  concur_identity_init(&e->seen);
-  e->L = L;
+  memset(&e, 0, offsetof(concur_encoder, seen));
+  concur_identity_init(&e.seen);
+  e.L = L;
+  e.message = message;
+  e.what = options->what;
+  e.number = options->number;
+  e.count = count;
+  e.flat = options->mode == CONCUR_ENCODE_FLAT;
+  e.lends = options->lends != NULL;
+  e.pins = options->pins;
   lua_pushcfunction(L, encode_protected);
-  lua_pushlightuserdata(L, e);
-  for (int i = 0; i < e->count; i++) lua_pushvalue(L, first + i);
-  int status = lua_pcall(L, e->count + 1, 1, 0);
-  concur_identity_free(&e->seen);
-  if (e->gc_stopped) lua_gc(L, LUA_GCRESTART);
+  lua_pushlightuserdata(L, &e);
+  for (int i = 0; i < count; i++) lua_pushvalue(L, first + i);
+  int status = lua_pcall(L, count + 1, 1, 0);
+  concur_identity_free(&e.seen);
+  if (e.gc_stopped) lua_gc(L, LUA_GCRESTART);
   if (status != LUA_OK) {
-    concur_message_free(e->message);
+    concur_message_free(e.message);
     lua_error(L);
   }
-  *borrowed = !lua_isnil(L, -1);
-  if (!*borrowed) lua_pop(L, 1);
-  return e->message;
+  if (lua_isnil(L, -1)) {
+    lua_pop(L, 1);
+  } else {
+    *options->lends = true;
+  }
+  return e.message;
 }
 
 concur_message *concur_encode(lua_State *L, int first, int count, const char *what) {
@@ -454,22 +483,6 @@ concur_message *concur_encode(lua_State *L, int first, int count, const char *wh
 
 concur_message *concur_encode_as(lua_State *L, int first, int count, const char *what,
                                  concur_encode_mode mode) {
-  concur_encoder e;
-  memset(&e, 0, offsetof(concur_encoder, seen));
-  e.what = what;
-  e.count = count;
-  e.flat = mode == CONCUR_ENCODE_FLAT;
-  bool borrowed = false;
-  return encode(L, &e, first, &borrowed);
-}
-
-concur_message *concur_encode_borrowing(lua_State *L, int first, int count, const char *what,
-                                        bool *borrowed) {
-  concur_encoder e;
-  memset(&e, 0, offsetof(concur_encoder, seen));
-  e.what = what;
-  e.count = count;
-  e.borrowing = true;
-  *borrowed = false;
-  return encode(L, &e, first, borrowed);
+  concur_encode_options options = {.what = what, .number = 1, .mode = mode};
+  return concur_encode_with(L, first, count, &options);
 }

@@ -20,6 +20,7 @@
 #include "identity.h"
 #include "message.h"
 #include "place.h"
+#include "state_memory.h"
 #include "transfer_state.h"
 #include "wire.h"
 
@@ -33,15 +34,18 @@ typedef struct concur_encoder {
   const void *globals;
   const char *what; /* "argument" */
   int count;
+  int number; /* of the first value, for paths */
   int depth;
   int later;       /* stack slot: nil, or the table of what waits */
   int later_first; /* of this unit: the first that waits, */
   int later_end;   /* and the first free number */
   int lent;        /* stack slot: nil, or the table of strings that the message points into */
   int lent_count;
-  bool borrowing; /* strings may be lent */
-  bool flat;      /* no attachments */
-  bool is_fresh;  /* the index of modules was compared with package.loaded */
+  size_t borrowed;                 /* bytes of strings that stay where they are */
+  bool lends;                      /* strings may be lent */
+  bool flat;                       /* no attachments */
+  const concur_state_memory *pins; /* where strings may be pinned, or NULL */
+  bool is_fresh;                   /* the index of modules was compared with package.loaded */
   bool gc_stopped;
   concur_identity_map seen; /* first: offset of the tag; second: see the users */
 } concur_encoder;

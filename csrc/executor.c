@@ -212,14 +212,34 @@ void concur_executor_check(lua_State *L, concur_executor *executor) {
 /* Fills in what the worker needs: `count` values from stack index `first`. */
 static void call_encode(lua_State *L, concur_call *call, int first, int count,
                         concur_function_cache *functions) {
+  bool lends = false;
+  concur_encode_options options = {.what = "argument", .number = 1, .lends = &lends};
   if (call->settings->kind->flat) {
-    call->input = concur_encode_as(L, first, count, "argument", CONCUR_ENCODE_FLAT);
-    return;
-  }
-  if (functions != NULL && concur_inline_take(L, first + 1, count - 1, &call->arguments)) {
+    options.mode = CONCUR_ENCODE_FLAT;
+    options.lends = NULL;
+  } else if (functions != NULL) {
     call->function = concur_function_of(L, functions, call->job.pool, first);
   }
-  if (call->function == NULL) call->input = concur_encode(L, first, count, "argument");
+  if (call->function != NULL) {
+    if (concur_inline_take(L, first + 1, count - 1, &call->arguments)) return;
+    first++;
+    count--;
+    options.number = 2;
+  }
+  if (call->retries > 0) options.lends = NULL; /* the message is read more than once */
+  call->input = concur_encode_with(L, first, count, &options);
+  if (!lends) return;
+  call->lent_slot = concur_anchor(L, call->executor->owner->runtime);
+  atomic_store(&call->loan, CONCUR_LOAN_OPEN);
+}
+
+/* Frees the call that ran out of memory while it was made, if there is one. */
+static void unanchored_free(lua_State *L, concur_executors *executors) {
+  concur_call *call = executors->unanchored;
+  executors->unanchored = NULL;
+  if (call == NULL) return;
+  concur_call_release_anchors(L, executors->runtime, call);
+  concur_job_release(&call->job);
 }
 
 /* Makes the call of `count` values from `first`, for the new future on top of the stack. */
@@ -231,8 +251,10 @@ static concur_call *call_make(lua_State *L, concur_executor *executor, int first
   concur_call *call =
       concur_call_new(executor->pool, loop->mailbox, executor->settings, options->name);
   if (call == NULL) luaL_error(L, "not enough memory");
-  if (executors->unanchored != NULL) concur_job_release(&executors->unanchored->job);
+  unanchored_free(L, executors);
   executors->unanchored = call; /* what follows may raise: then the call is freed later */
+  call->executor = executor;
+  call->retries = options->retries;
   call_encode(L, call, first, count, functions);
   lua_pushvalue(L, -1);
   call->slot = concur_anchor(L, executors->runtime);
@@ -243,7 +265,6 @@ static concur_call *call_make(lua_State *L, concur_executor *executor, int first
   call->job.mail.drop = concur_call_on_reply_dropped;
   call->job.cancel_mail.deliver = kind->cancel;
   call->job.cancel_mail.drop = kind->drop_cancel;
-  call->retries = options->retries;
   call->abandon = options->abandon;
   call->interrupt_after_ns = options->interrupt_after_ns;
   return call;
@@ -254,7 +275,6 @@ static void call_link(concur_call *call, concur_executor *executor, concur_call_
   concur_loop *loop = executors->runtime->scheduler->loop;
   future->call = call;
   call->future = &future->future;
-  call->executor = executor;
   call->holds_loop = true;
   loop->external_refs++;
   loop->spin = on_spin;
@@ -271,7 +291,7 @@ static bool call_offer(lua_State *L, concur_call *call, concur_executor *executo
   int error = concur_pool_publish(executor->pool, &one, 1);
   if (error == 0) return true;
   concur_node_unlink(&call->job.node);
-  concur_anchor_release(L, executor->owner->runtime, call->slot);
+  concur_call_release_anchors(L, executor->owner->runtime, call);
   concur_job_release(&call->job);
   if (error == UV_ENOBUFS) return false;
   concur_os_error(L, executor->owner->runtime, error, "starting a worker thread", NULL, NULL);

@@ -26,7 +26,7 @@ void concur_executor_abandon(concur_executor *executor) {
 }
 
 /* Calls that have not been handed out yet go; the others are asked to stop. */
-static void calls_cancel(concur_executors *executors, concur_loop *loop) {
+static void calls_cancel(lua_State *L, concur_executors *executors, concur_loop *loop) {
   concur_node *node;
   while ((node = concur_list_pop(&executors->calls)) != NULL) {
     concur_call *call = concur_container_of(node, concur_call, link);
@@ -37,9 +37,10 @@ static void calls_cancel(concur_executors *executors, concur_loop *loop) {
     concur_call_future_of(call->future)->call = NULL;
     call->future = NULL;
     executor->references--;
-    if (concur_job_cancel(&call->job) == CONCUR_JOB_TAKEN_OFF) {
-      concur_job_release(&call->job);
-    } /* else the pool or the mailbox holds the reference */
+    bool taken_off = concur_job_cancel(&call->job) == CONCUR_JOB_TAKEN_OFF;
+    if (!taken_off) concur_call_loan_revoke(call);
+    concur_call_release_anchors(L, executors->runtime, call);
+    if (taken_off) concur_job_release(&call->job); /* else the pool or the mailbox has it */
   }
   executors->call_count = 0;
 }
@@ -130,12 +131,11 @@ static void views_finish(concur_executors *executors) {
 }
 
 void concur_executor_close(lua_State *L, concur_runtime *runtime) {
-  (void)L;
   concur_executors *executors = runtime->executors;
   concur_loop *loop = runtime->scheduler->loop;
   if (executors == NULL || concur_runtime_forked(runtime)) return;
   runtime->executors = NULL;
-  if (loop != NULL) calls_cancel(executors, loop);
+  if (loop != NULL) calls_cancel(L, executors, loop);
   views_close(executors);
   shared_close(executors);
   views_finish(executors);

@@ -5,6 +5,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+static void nothing_to_count(void *object) {
+  (void)object;
+}
+
+const concur_shareable concur_lent_string = {"string", nothing_to_count, nothing_to_count};
+
 concur_message *concur_message_new(size_t capacity) {
   if (capacity > SIZE_MAX - sizeof(concur_message)) return NULL;
   concur_message *message = malloc(sizeof *message + capacity);

@@ -4,7 +4,7 @@
  *
  * The bytes hold no pointer, so a message without attachments can go through a pipe as it is.  An
  * attachment is one reference to an object that several Lua states share (a Channel, a
- * SharedBuffer); the bytes name it by its index.
+ * SharedBuffer), or tells where a long string lies; the bytes name it by its index.
  *
  * [any thread], one at a time: a message has one owner, who may free it on any thread.  What the
  * bytes mean is told in wire.h; encode.c writes them and decode.c reads them.
@@ -30,6 +30,9 @@ typedef struct concur_attachment {
   void *object;     /* ref: owned by the message */
   size_t detail[2]; /* which part of the object, in terms that its type chooses */
 } concur_attachment;
+
+/* The type of attachments that are no object: a string that the sender keeps alive.  Not counted. */
+extern const concur_shareable concur_lent_string;
 
 /* One block of memory: this header and the bytes behind it.  Growing moves it. */
 typedef struct concur_message {

@@ -128,8 +128,7 @@ static int l_complete(lua_State *L) {
     lua_insert(L, -2);
     if (lua_pcall(L, 2, 0, 0) != LUA_OK) concur_call_settle_quietly(call, CONCUR_FAILED);
   }
-  concur_anchor_release(L, runtime, call->slot);
-  call->slot = 0;
+  concur_call_release_anchors(L, runtime, call);
   return 0;
 }
 
@@ -147,9 +146,8 @@ static bool call_settle_plainly(concur_call *call, concur_loop *loop) {
   concur_anchor_push(L, runtime, call->slot);
   int index = lua_gettop(L);
   concur_future_set_results(L, index, call->future, concur_inline_push(L, &call->results));
-  concur_anchor_release(L, runtime, call->slot);
+  concur_call_release_anchors(L, runtime, call);
   lua_settop(L, index - 1);
-  call->slot = 0;
   return true;
 }
 

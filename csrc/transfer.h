@@ -16,6 +16,7 @@
 #include <lua.h>
 
 #include "message.h"
+#include "state_memory.h"
 #include "support.h"
 
 #pragma GCC visibility push(hidden)
@@ -36,12 +37,26 @@ concur_message *concur_encode_as(lua_State *L, int first, int count, const char 
                                  concur_encode_mode mode);
 
 /*
- * The same, and strings over 16 KiB are not copied: the message points into them.  They must stay
- * alive until the message has been decoded or dropped: if there are any, a table that holds them is
- * pushed and *borrowed set to true; the caller anchors that table.  Otherwise nothing is pushed.
+ * The same with all there is to say.  Long strings need not be copied: the message then points to
+ * where they lie.
+ *
+ * With `lends` they must stay alive until the message was decoded or dropped: if there are any, a
+ * table that holds them is pushed and *lends set to true; the caller anchors that table.  Else
+ * nothing is pushed.  Whoever decodes copies them first (concur_borrowed_copy), which is quick and
+ * runs no code of the user's, so that the lender need not wait for long when it closes.
+ *
+ * With `pins`, the memory of this state, the blocks that they lie in are kept by the message.
  */
-concur_message *concur_encode_borrowing(lua_State *L, int first, int count, const char *what,
-                                        bool *borrowed);
+typedef struct concur_encode_options {
+  const char *what; /* as above */
+  int number;       /* of the first value: "argument 1" */
+  concur_encode_mode mode;
+  bool *lends;                     /* or NULL */
+  const concur_state_memory *pins; /* or NULL */
+} concur_encode_options;
+
+concur_message *concur_encode_with(lua_State *L, int first, int count,
+                                   const concur_encode_options *options);
 
 /*
  * Pushes the values of a message and returns how many.  The message stays the caller's; it can be
@@ -50,6 +65,11 @@ concur_message *concur_encode_borrowing(lua_State *L, int first, int count, cons
  * stays on the stack but the error.  May call `require` and decode functions.
  */
 int concur_decode(lua_State *L, const concur_message *message);
+
+/* Pushes a table of copies of the strings that were lent to the message.  May run out of memory. */
+void concur_borrowed_copy(lua_State *L, const concur_message *message);
+/* The same as concur_decode, with that table at stack index `copies`: what was lent may be gone. */
+int concur_decode_copied(lua_State *L, const concur_message *message, int copies);
 
 /*
  * Objects that states share: the userdata of one class in every state refer to one object.

@@ -52,7 +52,7 @@ enum {
   WIRE_REF,        /* offset:u32 of a tag that is SHARED */
   WIRE_NAMED,      /* size:u16 path: "module\0" or "module\0field\0field\0" */
   WIRE_ATTACHMENT, /* index:u32; may be SHARED */
-  WIRE_BORROWED,   /* index:u32 of an attachment that lends a string; may be SHARED */
+  WIRE_BORROWED,   /* index:u32 of an attachment: where a string lies; may be SHARED */
   WIRE_TABLE,      /* wire_table_header, value*array, (value value)*pairs; SHARED, LATER */
   WIRE_FUNCTION,   /* wire_function_header, code, cell*upvalues; SHARED, LATER, PURE */
   WIRE_INSTANCE,   /* value, TABLE: the metatable, which stays what it is there, and the fields */

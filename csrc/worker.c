@@ -22,64 +22,6 @@ const char *concur_call_title(const concur_call *call) {
   return call->name != NULL ? call->name : "a job";
 }
 
-/* ---- memory ---- */
-
-/* Blocks from SPARE_LEAST bytes on are kept when they are freed, up to SPARE_MOST each: a large string
-   in each job would otherwise be given back to the system each time, and every page of the next one
-   is a page fault. */
-enum { SPARE_LEAST = 64 * 1024, SPARE_MOST = 4 * 1024 * 1024 };
-
-static void *spare_take(concur_worker *worker, size_t size) {
-  if (size < SPARE_LEAST || size > SPARE_MOST) return NULL;
-  for (int i = 0; i < CONCUR_SPARE_BLOCKS; i++) {
-    void *block = worker->spares[i].block;
-    if (block != NULL && worker->spares[i].size >= size && worker->spares[i].size / 2 <= size) {
-      worker->spares[i].block = NULL;
-      return block;
-    }
-  }
-  return NULL;
-}
-
-static void spare_give(concur_worker *worker, void *block, size_t size) {
-  if (size >= SPARE_LEAST && size <= SPARE_MOST) {
-    for (int i = 0; i < CONCUR_SPARE_BLOCKS; i++) {
-      if (worker->spares[i].block != NULL) continue;
-      worker->spares[i].block = block;
-      worker->spares[i].size = size;
-      return;
-    }
-  }
-  free(block);
-}
-
-static void spares_free(concur_worker *worker) {
-  for (int i = 0; i < CONCUR_SPARE_BLOCKS; i++) {
-    free(worker->spares[i].block);
-    worker->spares[i].block = NULL;
-  }
-}
-
-/* lua_Alloc of worker states: counts, and refuses growth beyond the limit. */
-static void *worker_allocate(void *user, void *block, size_t old_size, size_t size) {
-  concur_worker *worker = user;
-  size_t old = block == NULL ? 0 : old_size; /* of a new block, old_size is its type */
-  if (size == 0) {
-    spare_give(worker, block, old);
-    worker->memory -= old;
-    return NULL;
-  }
-  size_t limit = worker->memory_limit;
-  if (limit != 0 && size > old && worker->memory + (size - old) > limit) {
-    worker->hit_limit = true;
-    return NULL;
-  }
-  void *grown = block == NULL ? spare_take(worker, size) : NULL;
-  if (grown == NULL) grown = realloc(block, size);
-  if (grown != NULL) worker->memory = worker->memory - old + size;
-  return grown;
-}
-
 /* ---- functions that behave differently in a worker ---- */
 
 /* print, with the whole line in one write: lines of several workers do not mix. */
@@ -255,9 +197,9 @@ static concur_message *take_error(lua_State *L) {
 
 static void worker_free(void *local) {
   concur_worker *worker = local;
-  worker->memory_limit = 0; /* finalizers must be able to run */
+  worker->memory.limit = 0; /* finalizers must be able to run */
   if (worker->L != NULL) lua_close(worker->L);
-  spares_free(worker);
+  concur_state_memory_free(&worker->memory);
   concur_worker_settings_release(worker->settings);
   free(worker);
 }
@@ -284,13 +226,14 @@ static bool is_memory_error(lua_State *L, int status) {
 static concur_worker *worker_new(concur_call *call, concur_thread *thread) {
   concur_worker *worker = calloc(1, sizeof *worker);
   if (worker == NULL) return NULL;
+  concur_state_memory_init(&worker->memory);
   worker->thread = thread;
   worker->settings = call->settings;
   concur_worker_settings_retain(worker->settings);
   char title[32];
   snprintf(title, sizeof title, "%.24s-%u", worker->settings->name, (unsigned)thread->number);
   concur_platform_name_thread(title);
-  worker->L = lua_newstate(worker_allocate, worker);
+  worker->L = lua_newstate(concur_state_allocate, &worker->memory);
   if (worker->L == NULL) goto fail;
   lua_pushcfunction(worker->L, l_bootstrap);
   lua_pushlightuserdata(worker->L, worker);
@@ -301,7 +244,7 @@ static concur_worker *worker_new(concur_call *call, concur_thread *thread) {
     concur_worker_settings_break(worker->settings, take_error(worker->L));
   }
   lua_settop(worker->L, 0);
-  worker->memory_limit = worker->settings->max_memory;
+  worker->memory.limit = worker->settings->max_memory;
   return worker;
 fail:
   worker_free(worker);
@@ -336,14 +279,27 @@ static void resolve_name(lua_State *L, int index) {
   lua_settop(L, index);
 }
 
+/* Pushes the values of the call's message; returns how many. */
+static int push_message(lua_State *L, concur_call *call) {
+  if (atomic_load(&call->loan) == CONCUR_LOAN_NONE) return concur_decode(L, call->input);
+  if (!concur_call_loan_begin(call)) luaL_error(L, "the state that submitted the call has closed");
+  concur_borrowed_copy(L, call->input);
+  concur_call_loan_end(call);
+  int copies = lua_gettop(L);
+  int count = concur_decode_copied(L, call->input, copies);
+  lua_remove(L, copies);
+  return count;
+}
+
 /* Pushes the call's function and arguments on the empty stack above index 1; returns how many. */
-static int push_input(lua_State *L, concur_worker *worker, const concur_call *call) {
+static int push_input(lua_State *L, concur_worker *worker, concur_call *call) {
   if (call->function != NULL) {
     luaL_checkstack(L, CONCUR_INLINE_VALUES + 4, NULL);
     concur_function_push(L, &worker->known, call->function);
-    return 1 + concur_inline_push(L, &call->arguments);
+    if (call->arguments.count >= 0) return 1 + concur_inline_push(L, &call->arguments);
+    return 1 + push_message(L, call);
   }
-  int count = concur_decode(L, call->input);
+  int count = push_message(L, call);
   if (lua_type(L, 2) == LUA_TSTRING) {
     lua_pushvalue(L, 2);
     resolve_name(L, lua_gettop(L));
@@ -376,7 +332,8 @@ static int l_call(lua_State *L) {
   concur_interrupt_end(worker);
   int results = lua_gettop(L) - 1;
   if (!concur_inline_take(L, 2, results, &call->results)) {
-    call->output = concur_encode(L, 2, results, "result");
+    concur_encode_options options = {.what = "result", .number = 1, .pins = &worker->memory};
+    call->output = concur_encode_with(L, 2, results, &options);
   }
   call->outcome = CONCUR_CALL_RESULTS;
   if (worker->runtime->scheduler->task_count == 0) leave_scope(L, worker);
@@ -423,27 +380,30 @@ static void call_failed(concur_worker *worker, concur_call *call) {
     return;
   }
   call->outcome = CONCUR_CALL_ERROR;
-  size_t limit = worker->memory_limit;
-  worker->memory_limit = 0; /* the report must not fail for the same reason */
-  if (worker->hit_limit && lua_type(L, -1) == LUA_TSTRING) {
+  size_t limit = worker->memory.limit;
+  worker->memory.limit = 0; /* the report must not fail for the same reason */
+  if (worker->memory.hit_limit && lua_type(L, -1) == LUA_TSTRING) {
     lua_pop(L, 1);
     lua_pushcfunction(L, l_memory_text);
     lua_pushnumber(L, (lua_Number)limit);
     (void)lua_pcall(L, 1, 1, 0);
   }
   call->output = take_error(L);
-  worker->memory_limit = limit;
+  worker->memory.limit = limit;
 }
 
 static void worker_call_once(concur_worker *worker, concur_call *call) {
   lua_State *L = worker->L;
-  worker->hit_limit = false;
+  worker->memory.hit_limit = false;
   concur_message_free(call->output); /* of the try before */
   call->output = NULL;
   call->results.count = -1;
   bool failed = worker_pcall(worker, l_call) != LUA_OK;
-  if (failed) concur_interrupt_end(worker);
-  if (failed) call_failed(worker, call);
+  if (failed) {
+    concur_interrupt_end(worker);
+    concur_call_loan_end(call);
+    call_failed(worker, call);
+  }
   if (failed || worker->scope != NULL || worker->has_end_hook) {
     if (worker_pcall(worker, l_leave) != LUA_OK) worker->worn = true;
   }
@@ -458,7 +418,7 @@ static void worker_call(concur_worker *worker, concur_call *call) {
   worker->call = NULL;
   worker->calls++;
   uint32_t limit = worker->settings->max_jobs;
-  if (worker->hit_limit || (limit != 0 && worker->calls >= limit)) worker->worn = true;
+  if (worker->memory.hit_limit || (limit != 0 && worker->calls >= limit)) worker->worn = true;
 }
 
 void concur_worker_run(concur_job *job, concur_thread *thread) {

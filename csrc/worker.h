@@ -17,6 +17,7 @@
 #include "call.h"
 #include "scope.h"
 #include "shortcut.h"
+#include "state_memory.h"
 #include "support.h"
 
 /* luaopen of the core, which a worker opens in its state. */
@@ -24,28 +25,20 @@ int luaopen_concur_core(lua_State *L);
 
 #pragma GCC visibility push(hidden)
 
-enum { CONCUR_SPARE_BLOCKS = 4 };
-
 typedef struct concur_worker {
-  lua_State *L;             /* owned */
-  concur_runtime *runtime;  /* of L; NULL until the core is open there */
-  concur_thread *thread;    /* borrowed: the worker is its `local` */
+  lua_State *L;                     /* owned */
+  concur_runtime *runtime;          /* of L; NULL until the core is open there */
+  concur_thread *thread;            /* borrowed: the worker is its `local` */
   concur_worker_settings *settings; /* one reference */
-  concur_call *call;        /* borrowed while it runs; NULL between calls */
-  concur_scope *scope;      /* of the running call; NULL outside */
-  lua_State *nested;        /* innermost coroutine that coroutine.resume is running, or NULL */
-  unsigned interrupts_seen; /* of the running call's interrupts, those that raised an error */
+  concur_call *call;                /* borrowed while it runs; NULL between calls */
+  concur_scope *scope;              /* of the running call; NULL outside */
+  lua_State *nested;            /* innermost coroutine that coroutine.resume is running, or NULL */
+  unsigned interrupts_seen;     /* of the running call's interrupts, those that raised an error */
   concur_known_functions known; /* to this state */
-  uint32_t calls;           /* run so far */
-  bool has_end_hook;        /* a function is called at the end of each call */
-  bool worn;                /* must not run another call */
-  bool hit_limit;           /* an allocation was refused because of max_memory */
-  size_t memory;            /* bytes that the state holds */
-  size_t memory_limit;      /* 0: none */
-  struct {
-    void *block; /* owned; NULL: none */
-    size_t size;
-  } spares[CONCUR_SPARE_BLOCKS]; /* large blocks that were freed, kept for the next string */
+  uint32_t calls;               /* run so far */
+  bool has_end_hook;            /* a function is called at the end of each call */
+  bool worn;                    /* must not run another call */
+  concur_state_memory memory;   /* of L */
 } concur_worker;
 
 /* The `run` of a call's job. */
