@@ -161,7 +161,7 @@ static void executor_gather(concur_executor *executor, concur_call *call) {
 
 void concur_executor_collect(lua_State *L, concur_runtime *runtime) {
   concur_loop *loop = runtime->scheduler->loop;
-  if (loop != NULL && concur_mailbox_pending(loop->mailbox)) concur_loop_collect(loop, L);
+  if (loop != NULL && concur_loop_pending(loop)) concur_loop_collect(loop, L);
 }
 
 /* Waits for mail without sleeping, while there are jobs and a core to spare. */
@@ -176,7 +176,7 @@ static bool on_spin(concur_loop *loop) {
   bool found = false;
   do {
     for (int i = 0; i < SPIN_CLOCK_INTERVAL && !found; i++) {
-      found = concur_mailbox_pending(loop->mailbox);
+      found = concur_loop_pending(loop);
       concur_platform_pause();
     }
   } while (!found && uv_hrtime() < end_ns);

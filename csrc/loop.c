@@ -76,6 +76,7 @@ concur_loop *concur_loop_new(concur_runtime *runtime, int *error) {
   concur_list_init(&loop->flushers);
   concur_list_init(&loop->processes);
   concur_list_init(&loop->handles);
+  concur_list_init(&loop->sources);
   *error = loop_start_handles(loop);
   if (*error != 0) {
     loop_close_handles(loop);
@@ -188,6 +189,41 @@ static void deliver_mail(concur_loop *loop) {
   }
 }
 
+static bool sources_pending(const concur_loop *loop) {
+  for (concur_node *node = loop->sources.next; node != &loop->sources; node = node->next) {
+    concur_source *source = concur_container_of(node, concur_source, node);
+    if (source->pending(source)) return true;
+  }
+  return false;
+}
+
+static void collect_sources(concur_loop *loop) {
+  for (concur_node *node = loop->sources.next; node != &loop->sources;) {
+    concur_source *source = concur_container_of(node, concur_source, node);
+    node = node->next;
+    if (source->pending(source)) source->collect(source); /* may unlink it */
+  }
+}
+
+/* False when something has come meanwhile. */
+static bool sources_sleep(concur_loop *loop) {
+  for (concur_node *node = loop->sources.next; node != &loop->sources; node = node->next) {
+    concur_source *source = concur_container_of(node, concur_source, node);
+    if (!source->sleep(source)) return false;
+  }
+  return true;
+}
+
+/* What other threads and processes have sent. */
+static void deliver(concur_loop *loop) {
+  deliver_mail(loop);
+  if (!concur_list_empty(&loop->sources)) collect_sources(loop);
+}
+
+bool concur_loop_pending(const concur_loop *loop) {
+  return concur_mailbox_pending(loop->mailbox) || sources_pending(loop);
+}
+
 static void flush(concur_loop *loop) {
   for (concur_node *node = loop->flushers.next; node != &loop->flushers;) {
     concur_flusher *flusher = concur_container_of(node, concur_flusher, node);
@@ -226,6 +262,10 @@ static void poll_now(concur_loop *loop) {
 /* Waits in libuv until something comes or the deadline passes. */
 static void poll_wait(concur_loop *loop, uint64_t deadline_ns) {
   if (!concur_mailbox_sleep(loop->mailbox)) return;
+  if (!sources_sleep(loop)) {
+    concur_mailbox_awake(loop->mailbox);
+    return;
+  }
   arm(loop, deadline_ns);
   if (loop->blocking != NULL) loop->blocking(loop, true);
   poll_libuv(loop, UV_RUN_ONCE);
@@ -235,7 +275,7 @@ static void poll_wait(concur_loop *loop, uint64_t deadline_ns) {
 
 bool concur_loop_alive(const concur_loop *loop) {
   return loop->ready_head != NULL || loop->timers.count > loop->weak_timers || loop->external_refs > 0 ||
-         uv_loop_alive(&loop->uv) || concur_mailbox_pending(loop->mailbox);
+         uv_loop_alive(&loop->uv) || concur_loop_pending(loop);
 }
 
 /* True when it is time to look at descriptors and timers although something is ready. */
@@ -257,7 +297,7 @@ static bool poll_due(concur_loop *loop) {
 static bool announce_idle(concur_loop *loop) {
   if (loop->on_idle == NULL || loop->external_refs > 0) return false;
   poll_now(loop);
-  deliver_mail(loop);
+  deliver(loop);
   return loop->ready_head != NULL || loop->on_idle(loop);
 }
 
@@ -265,7 +305,7 @@ static bool announce_idle(concur_loop *loop) {
 static void idle(concur_loop *loop, uint64_t limit_ns) {
   if (loop->is_virtual) {
     poll_now(loop); /* the one empty poll: what is there already comes first */
-    deliver_mail(loop);
+    deliver(loop);
     if (loop->ready_head != NULL) return;
     if (loop->external_refs == 0 && loop->timers.count > 0) {
       uint64_t deadline = concur_heap_deadline(&loop->timers);
@@ -283,7 +323,7 @@ static void idle(concur_loop *loop, uint64_t limit_ns) {
 /* What comes before running: due timers, mail, reports, an interrupt.  */
 static void collect(concur_loop *loop) {
   fire_timers(loop);
-  deliver_mail(loop);
+  deliver(loop);
   if (loop->runtime->reports_pending) concur_report_flush(loop->L, loop->runtime);
   if (concur_sigint_take(loop)) loop->interrupted = true;
 }
@@ -357,12 +397,11 @@ void concur_loop_step(concur_loop *loop, lua_State *L, uint64_t max_ns) {
   if (loop->runtime->reports_pending) concur_report_flush(loop->L, loop->runtime);
   leave(loop);
   /* From here the host sleeps on the descriptor: whoever posts must wake it. */
-  if (!concur_mailbox_sleep(loop->mailbox)) loop_wake(&loop->async);
+  if (!concur_mailbox_sleep(loop->mailbox) || !sources_sleep(loop)) loop_wake(&loop->async);
 }
 
 uint64_t concur_loop_next_timeout(concur_loop *loop) {
-  if (loop->ready_head != NULL || concur_mailbox_pending(loop->mailbox) ||
-      loop->runtime->reports_pending) {
+  if (loop->ready_head != NULL || concur_loop_pending(loop) || loop->runtime->reports_pending) {
     return 0;
   }
   uint64_t deadline = concur_heap_deadline(&loop->timers);
@@ -375,7 +414,7 @@ uint64_t concur_loop_next_timeout(concur_loop *loop) {
 void concur_loop_collect(concur_loop *loop, lua_State *L) {
   lua_State *outer = loop->L;
   if (outer == NULL) loop->L = L;
-  deliver_mail(loop);
+  deliver(loop);
   loop->L = outer;
 }
 

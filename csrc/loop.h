@@ -40,6 +40,16 @@ typedef struct concur_flusher {
   void (*flush)(struct concur_flusher *flusher);
 } concur_flusher;
 
+/* Something that comes without a descriptor while the loop is awake: what other processes write into
+   shared memory.  Linked in loop->sources, owned by who needs it. */
+typedef struct concur_source {
+  concur_node node;
+  bool (*pending)(struct concur_source *source); /* there is something to collect: a cheap look */
+  void (*collect)(struct concur_source *source); /* delivers it; loop->L is set */
+  /* The loop is about to sleep: from here on a descriptor must wake it.  False: it must not sleep. */
+  bool (*sleep)(struct concur_source *source);
+} concur_source;
+
 struct concur_loop {
   concur_ready *ready_head;
   concur_ready **ready_tail;
@@ -64,6 +74,7 @@ struct concur_loop {
   void (*hub_free)(struct concur_hub *hub);
   struct concur_dns *dns; /* owned: lookups on their way (dns.c); NULL until the first one */
   void (*dns_free)(struct concur_dns *dns);
+  concur_node sources;    /* of concur_source */
   uint32_t external_refs; /* jobs in flight and futures held by C: they keep a driver waiting */
   /* Spins for mail for at most some microseconds before sleeping; NULL or set by the executor. */
   bool (*spin)(concur_loop *loop);
@@ -148,7 +159,10 @@ uint64_t concur_loop_next_timeout(concur_loop *loop);
 /* True when a driver has something to wait for. */
 bool concur_loop_alive(const concur_loop *loop);
 
-/* Delivers the mail that is there now, also when nothing drives the loop. */
+/* True when there is mail, or a source has something. */
+bool concur_loop_pending(const concur_loop *loop);
+
+/* Delivers what is there now, also when nothing drives the loop. */
 void concur_loop_collect(concur_loop *loop, lua_State *L);
 
 /* The one door from C callbacks into Lua: calls `function` with `data` as light userdata, under

@@ -49,6 +49,7 @@ static void threads_free(concur_node *list) {
 void concur_pool_release(concur_pool *pool) {
   if (atomic_fetch_sub(&pool->references, 1) != 1) return;
   threads_free(&pool->finished);
+  if (pool->host != NULL) pool->settings.host->free(pool->host);
   uv_cond_destroy(&pool->ended);
   uv_cond_destroy(&pool->work);
   uv_mutex_destroy(&pool->mutex);
@@ -93,6 +94,7 @@ int concur_pool_publish(concur_pool *pool, concur_node *jobs, uint32_t count) {
   bool reap = !concur_list_empty(&pool->finished);
   uv_mutex_unlock(&pool->mutex);
   if (reap) concur_pool_reap(pool);
+  if (error == 0 && pool->host != NULL) pool->settings.host->stir(pool->host);
   return error;
 }
 
@@ -104,6 +106,7 @@ void concur_pool_close(concur_pool *pool, bool drop) {
   concur_node dropped, due;
   concur_list_init(&dropped);
   concur_list_init(&due);
+  if (drop && pool->host != NULL) pool->settings.host->take_back(pool->host);
   uv_mutex_lock(&pool->mutex);
   pool->closing = true;
   concur_node *node;
@@ -116,13 +119,14 @@ void concur_pool_close(concur_pool *pool, bool drop) {
     concur_list_append(&dropped, node);
   }
   concur_watches_take(&pool->room_watches, &due, true);
-  if (pool->alive == 0) concur_watches_take(&pool->end_watches, &due, true);
+  if (concur_pool_has_ended(pool)) concur_watches_take(&pool->end_watches, &due, true);
   uv_cond_broadcast(&pool->work);
   uv_mutex_unlock(&pool->mutex);
   while ((node = concur_list_pop(&dropped)) != NULL) {
     concur_job_reply(concur_container_of(node, concur_job, node));
   }
   concur_watches_post(&due);
+  if (pool->host != NULL) pool->settings.host->stir(pool->host);
 }
 
 bool concur_pool_closing(concur_pool *pool) {
@@ -171,6 +175,7 @@ void concur_pool_reap(concur_pool *pool) {
 }
 
 uint32_t concur_pool_join(concur_pool *pool, uint64_t timeout_ns) {
+  if (pool->host != NULL) return pool->settings.host->join(pool->host, timeout_ns);
   uint64_t begin_ns = uv_hrtime();
   uv_mutex_lock(&pool->mutex);
   while (pool->alive > 0) {
@@ -189,6 +194,10 @@ uint32_t concur_pool_join(concur_pool *pool, uint64_t timeout_ns) {
 }
 
 void concur_pool_detach(concur_pool *pool) {
+  if (pool->host != NULL) {
+    pool->settings.host->detach(pool->host);
+    return;
+  }
   uv_mutex_lock(&pool->mutex);
   for (concur_node *node = pool->threads.next; node != &pool->threads; node = node->next) {
     concur_thread *thread = concur_container_of(node, concur_thread, node);

@@ -39,6 +39,7 @@ typedef struct concur_watch concur_watch;
 typedef enum concur_job_state {
   CONCUR_JOB_NEW,      /* in nobody's queue yet */
   CONCUR_JOB_QUEUED,   /* in the pool's queue */
+  CONCUR_JOB_HANDED,   /* with a hand that has not begun with it, as far as is known */
   CONCUR_JOB_RUNNING,  /* on a thread */
   CONCUR_JOB_ENDED,    /* its reply is on the way, or was delivered */
   CONCUR_JOB_CANCELLED /* never ran and never will; the reply says so (if one is sent) */
@@ -84,9 +85,34 @@ struct concur_thread {
   bool blocked;            /* guarded: waits for other jobs */
   uint8_t spin_misses;     /* [pool thread] spins in a row that saw no job */
   uint8_t spin_rest;       /* [pool thread] idle periods to pass without spinning */
+  uint32_t handed;         /* guarded: of a hand, the jobs that it has */
   void *local;             /* [pool thread] what the jobs keep between them: a worker, or NULL */
   void (*local_free)(void *local); /* [pool thread] set with `local` */
 };
+
+typedef enum concur_job_cancel_end {
+  CONCUR_JOB_TAKEN_OFF, /* it was queued: it never runs, no reply; its reference is the caller's */
+  CONCUR_JOB_ASKED,     /* it runs: the token is set, the thread was told; the reply will come */
+  CONCUR_JOB_TOO_LATE   /* it has ended: the reply is on the way */
+} concur_job_cancel_end;
+
+/*
+ * Who runs the jobs of a pool that has no threads: its owner's loop hands them to something else
+ * (processes).  All: [owner's thread], no lock held.
+ */
+typedef struct concur_pool_host {
+  /* Jobs were queued, or the pool closes. */
+  void (*stir)(void *host);
+  /* Asks a HANDED or RUNNING job to stop; what concur_job_cancel is to say. */
+  concur_job_cancel_end (*cancel)(void *host, concur_job *job);
+  /* Takes every HANDED job back, as far as it has not begun. */
+  void (*take_back)(void *host);
+  /* See concur_pool_join and concur_pool_detach. */
+  uint32_t (*join)(void *host, uint64_t timeout_ns);
+  void (*detach)(void *host);
+  /* The pool is gone. */
+  void (*free)(void *host);
+} concur_pool_host;
 
 typedef struct concur_pool_settings {
   uint32_t workers;    /* jobs that run at the same time; at least 1 */
@@ -94,6 +120,7 @@ typedef struct concur_pool_settings {
   uint32_t queue_size; /* jobs that may wait; 0: no limit */
   uint32_t cores;      /* processors: with none to spare nobody spins */
   uint64_t idle_ns;    /* a thread without a job ends after this; UINT64_MAX: never */
+  const concur_pool_host *host; /* static; NULL: threads run the jobs */
 } concur_pool_settings;
 
 typedef struct concur_pool_stats {
@@ -113,12 +140,6 @@ void concur_job_release(concur_job *job);
 static inline bool concur_job_is_cancelled(const concur_job *job) {
   return atomic_load(&job->cancelled);
 }
-
-typedef enum concur_job_cancel_end {
-  CONCUR_JOB_TAKEN_OFF, /* it was queued: it never runs, no reply; its reference is the caller's */
-  CONCUR_JOB_ASKED,     /* it runs: the token is set, the thread was told; the reply will come */
-  CONCUR_JOB_TOO_LATE   /* it has ended: the reply is on the way */
-} concur_job_cancel_end;
 
 /* [any thread that knows the job to be alive] */
 concur_job_cancel_end concur_job_cancel(concur_job *job);
@@ -190,6 +211,29 @@ void concur_pool_poke(concur_job *job, void (*poke)(uv_thread_t id));
 /* The same for every running job that `wants` chooses. */
 void concur_pool_poke_running(concur_pool *pool, bool (*wants)(concur_job *job),
                               void (*poke)(uv_thread_t id));
+
+/* ---- hands: for a pool with a host, what stands in for a thread (pool_hand.c) ---- */
+
+/* All: [owner's thread].  A hand is a concur_thread that its host owns, zeroed at first; it may have
+   several jobs at a time.  A job that it has is the host's: with the reference that travels. */
+
+/* Gives the pool its host. */
+void concur_pool_set_host(concur_pool *pool, void *host);
+
+void concur_pool_add_hand(concur_pool *pool, concur_thread *hand);
+/* It has no jobs any more. */
+void concur_pool_remove_hand(concur_pool *pool, concur_thread *hand);
+
+/* How many jobs are queued. */
+uint32_t concur_pool_queued(const concur_pool *pool);
+/* The first queued job, now HANDED to the hand; NULL when there is none. */
+concur_job *concur_pool_hand_over(concur_pool *pool, concur_thread *hand);
+/* The hand has begun with the job. */
+void concur_hand_begins(concur_thread *hand, concur_job *job);
+/* The hand gives a job back to the front of the queue, or (false) just away. */
+void concur_hand_gives_back(concur_thread *hand, concur_job *job, bool queue);
+/* The job is over, as ENDED or CANCELLED; its mail is still to be sent. */
+void concur_hand_is_done(concur_thread *hand, concur_job *job, concur_job_state state);
 
 /* ---- watches: a mail when something happens to the pool, once ---- */
 

@@ -65,7 +65,12 @@ concur_job_cancel_end concur_job_cancel(concur_job *job) {
     atomic_store(&job->state, CONCUR_JOB_CANCELLED);
     end = CONCUR_JOB_TAKEN_OFF;
     break;
+  case CONCUR_JOB_HANDED:
   case CONCUR_JOB_RUNNING:
+    if (pool->host != NULL) {
+      uv_mutex_unlock(&pool->mutex);
+      return pool->settings.host->cancel(pool->host, job);
+    }
     end = CONCUR_JOB_ASKED;
     if (job->thread->mailbox != NULL && !job->cancel_posted) {
       job->cancel_posted = true;
@@ -111,7 +116,7 @@ void concur_pool_watch(concur_pool *pool, concur_pool_event event, concur_watch 
   concur_list_init(&due);
   uv_mutex_lock(&pool->mutex);
   bool already = event == CONCUR_POOL_ROOM ? pool->closing || !concur_pool_is_full(pool)
-                                           : pool->closing && pool->alive == 0;
+                                           : pool->closing && concur_pool_has_ended(pool);
   if (already) {
     concur_list_append(&due, &watch->node);
   } else {

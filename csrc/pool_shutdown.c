@@ -26,17 +26,24 @@ static int l_pool_stop(lua_State *L) {
   return 0;
 }
 
+/* A pool of processes can be without one for a moment, although there is something to do. */
+static bool has_ended(const concur_executor *executor, const concur_pool_stats *stats) {
+  bool waits = executor->settings->kind->flat && stats->queued > 0;
+  return stats->threads == 0 && !waits;
+}
+
 /* Stack: view, ...  Returns true when all threads have ended and were joined. */
 static int join_ended(lua_State *L, concur_fiber *fiber) {
   concur_executor *executor = concur_pool_view_check(L, 1)->executor;
   concur_pool_stats stats;
   concur_pool_get_stats(executor->pool, &stats);
-  if (stats.threads == 0) {
+  bool ended = has_ended(executor, &stats);
+  if (ended) {
     concur_pool_reap(executor->pool);
     /* All replies have been posted: what the jobs left is cleared away now. */
     concur_executor_collect(L, fiber->scheduler->runtime);
   }
-  lua_pushboolean(L, stats.threads == 0);
+  lua_pushboolean(L, ended);
   return 1;
 }
 
@@ -44,7 +51,7 @@ static int join_body(lua_State *L, concur_fiber *fiber) {
   concur_executor *executor = concur_pool_view_check(L, 1)->executor;
   concur_pool_stats stats;
   concur_pool_get_stats(executor->pool, &stats);
-  if (stats.threads == 0 || executor->owner == NULL) return join_ended(L, fiber);
+  if (has_ended(executor, &stats) || executor->owner == NULL) return join_ended(L, fiber);
   uint64_t timeout_ns = lua_isnil(L, 2) ? CONCUR_NEVER : concur_check_duration(L, 2);
   return concur_pool_wait_end(L, fiber, executor, timeout_ns, join_ended);
 }

@@ -23,6 +23,7 @@ struct concur_pool {
   uv_cond_t work;  /* sleeping threads: a job came, or the pool closes */
   uv_cond_t ended; /* concur_pool_join: a thread has ended */
   concur_pool_settings settings;
+  void *host;           /* for settings.host */
   concur_node queue;    /* of jobs, oldest first */
   concur_node threads;  /* alive */
   concur_node finished; /* ended, to be joined */
@@ -47,6 +48,12 @@ static inline bool concur_pool_is_full(const concur_pool *pool) {
    may not. [under the lock] */
 static inline bool concur_pool_has_taker(const concur_pool *pool) {
   return pool->idle + pool->busy > pool->blocked;
+}
+
+/* True when there is no thread, and nothing left for one: a host may have to wait before it can have
+   the next hand. [under the lock] */
+static inline bool concur_pool_has_ended(const concur_pool *pool) {
+  return pool->alive == 0 && (pool->host == NULL || atomic_load(&pool->queued) == 0);
 }
 
 /* ---- pool_job.c ---- */

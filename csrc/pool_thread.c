@@ -45,6 +45,7 @@ static bool pool_may_take(const concur_pool *pool) {
 }
 
 int concur_pool_stir(concur_pool *pool) {
+  if (pool->settings.host != NULL) return 0; /* it is told later, without the lock */
   if (!pool_may_take(pool)) return 0;
   /* An idle thread that does not sleep looks at the queue before it does. */
   if (pool->idle > pool->sleeping || pool->waking > 0) return 0;
