@@ -82,6 +82,19 @@ bool concur_call_again(concur_call *call) {
   return !concur_job_is_cancelled(&call->job);
 }
 
+bool concur_inline_check(const concur_inline *values) {
+  if (values->count < 0 || values->count > CONCUR_INLINE_VALUES) return false;
+  for (int i = 0; i < values->count; i++) {
+    const concur_scalar *scalar = &values->scalars[i];
+    if (scalar->type > CONCUR_SCALAR_STRING) return false;
+    if (scalar->type == CONCUR_SCALAR_STRING &&
+        scalar->as.string.offset + scalar->as.string.size > CONCUR_INLINE_BYTES) {
+      return false;
+    }
+  }
+  return true;
+}
+
 /* ---- functions that are known by number ---- */
 
 concur_function *concur_function_new(concur_message *message, uint64_t number) {

@@ -26,8 +26,18 @@ typedef enum concur_call_outcome {
   CONCUR_CALL_RESULTS,   /* output: the results */
   CONCUR_CALL_ERROR,     /* output: is_library, error, message, traceback; NULL: out of memory */
   CONCUR_CALL_CANCELLED, /* it ended by its own cancellation */
-  CONCUR_CALL_BROKEN     /* it could not run: output is the error of the pool's init */
+  CONCUR_CALL_BROKEN,    /* it could not run: output is the cause in the settings */
+  CONCUR_CALL_CRASHED    /* the process that ran it has ended: output is a concur_crash */
 } concur_call_outcome;
+
+/* How a process ended, or why none could be started: the head of a message, followed by a text and the
+   last that the process wrote to stderr. */
+typedef struct concur_crash {
+  int32_t code;   /* exit code; -1: none */
+  int32_t signal; /* that ended it; 0: none */
+  int32_t error;  /* libuv error code: it could not be started; 0: it was */
+  uint32_t text_size, stderr_size;
+} concur_crash;
 
 /*
  * What a pool's threads do with a call: run it in a Lua state of their own (worker.c), or hand it to
@@ -46,6 +56,8 @@ typedef struct concur_call_kind {
   void (*interrupt_pool)(concur_pool *pool);
   /* [any thread] Asks the pool's running calls where they are (concur_running.trace). */
   void (*trace)(concur_pool *pool);
+  /* [owner's thread] Brings the state of a HANDED job up to date; NULL where there is no such job. */
+  void (*refresh)(concur_call *call);
   /* [any thread] Frees settings->extra; NULL where there is none. */
   void (*free_extra)(void *extra);
   /* Calls leave the process: nothing can be attached to their messages, and they have no shortcuts. */
@@ -143,7 +155,8 @@ struct concur_worker_settings {
   size_t max_memory;          /* bytes that one state may hold; 0: no limit */
   concur_shared_pool *shared; /* one reference */
   uv_mutex_t mutex;
-  concur_message *cause; /* owned, guarded: why init failed; NULL: it did not */
+  concur_message *cause; /* owned, guarded: why init failed, or a concur_crash; NULL: neither */
+  bool crashed;          /* `cause` is a concur_crash; set before `broken` */
   atomic_bool broken;    /* `cause` is set, or memory was too short for it */
 };
 
@@ -155,6 +168,9 @@ struct concur_shared_pool {
   concur_worker_settings *settings; /* guarded; one reference, or NULL */
   bool closed;                      /* guarded: the state that began it all has closed */
 };
+
+/* True when the values are ones that concur_inline_push can push, wherever they come from. */
+bool concur_inline_check(const concur_inline *values);
 
 /* A call; NULL when out of memory.  `name` is copied. */
 concur_call *concur_call_new(concur_pool *pool, concur_mailbox *reply,

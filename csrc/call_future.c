@@ -108,6 +108,7 @@ static void call_future_push_name(lua_State *L, int index, const concur_future *
 static void call_future_refresh(lua_State *L, concur_runtime *runtime, concur_future *future) {
   concur_executor_collect(L, runtime);
   concur_call *call = concur_call_future_of(future)->call;
+  if (call != NULL && call->settings->kind->refresh != NULL) call->settings->kind->refresh(call);
   if (future->state == CONCUR_PENDING && call != NULL &&
       atomic_load(&call->job.state) >= CONCUR_JOB_RUNNING) {
     future->state = CONCUR_RUNNING;

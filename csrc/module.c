@@ -18,6 +18,7 @@
 #include "listener.h"
 #include "parking.h"
 #include "process_class.h"
+#include "process_pool_class.h"
 #include "queue.h"
 #include "run.h"
 #include "select.h"
@@ -102,6 +103,7 @@ int luaopen_concur_core(lua_State *L) {
   concur_shared_buffer_open(L, runtime);
   concur_executor_open(L, runtime);
   concur_process_class_open(L, runtime);
+  concur_process_pool_open(L, runtime);
   concur_stream_open(L, runtime);
   concur_socket_open(L, runtime);
   concur_wait_fd_open(L, runtime);

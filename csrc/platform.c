@@ -10,9 +10,19 @@
 #include <sched.h>
 #endif
 #ifndef _WIN32
+#include <dlfcn.h>
 #include <pthread.h>
 #include <unistd.h>
 #endif
+
+const char *concur_platform_module_path(void) {
+#ifndef _WIN32
+  static const char anything;
+  Dl_info info;
+  if (dladdr((const void *)&anything, &info) != 0) return info.dli_fname;
+#endif
+  return NULL;
+}
 
 void concur_platform_detach(uv_thread_t id) {
 #ifdef _WIN32

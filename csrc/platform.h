@@ -14,6 +14,9 @@ void concur_platform_detach(uv_thread_t id);
 /* Names the calling thread, for debuggers and process lists. */
 void concur_platform_name_thread(const char *name);
 
+/* The file that this code was loaded from; NULL when that is not known. */
+const char *concur_platform_module_path(void);
+
 /* How many processors this process may use: affinity and cgroup limits count.  At least 1. */
 uint32_t concur_platform_cpu_count(void);
 

@@ -153,6 +153,10 @@ static concur_job *pool_next_uncancelled(concur_pool *pool) {
 }
 
 void concur_pool_cancel_running(concur_pool *pool) {
+  if (pool->host != NULL) {
+    pool->settings.host->cancel_running(pool->host);
+    return;
+  }
   concur_job *job;
   while ((job = pool_next_uncancelled(pool)) != NULL) {
     concur_job_cancel(job);

@@ -105,8 +105,10 @@ typedef struct concur_pool_host {
   void (*stir)(void *host);
   /* Asks a HANDED or RUNNING job to stop; what concur_job_cancel is to say. */
   concur_job_cancel_end (*cancel)(void *host, concur_job *job);
-  /* Takes every HANDED job back, as far as it has not begun. */
+  /* Takes every HANDED job back into the queue, as far as it has not begun. */
   void (*take_back)(void *host);
+  /* Asks every job that has begun to stop. */
+  void (*cancel_running)(void *host);
   /* See concur_pool_join and concur_pool_detach. */
   uint32_t (*join)(void *host, uint64_t timeout_ns);
   void (*detach)(void *host);
@@ -217,8 +219,9 @@ void concur_pool_poke_running(concur_pool *pool, bool (*wants)(concur_job *job),
 /* All: [owner's thread].  A hand is a concur_thread that its host owns, zeroed at first; it may have
    several jobs at a time.  A job that it has is the host's: with the reference that travels. */
 
-/* Gives the pool its host. */
+/* Gives the pool its host; and asks for it. */
 void concur_pool_set_host(concur_pool *pool, void *host);
+void *concur_pool_get_host(const concur_pool *pool);
 
 void concur_pool_add_hand(concur_pool *pool, concur_thread *hand);
 /* It has no jobs any more. */
@@ -230,10 +233,15 @@ uint32_t concur_pool_queued(const concur_pool *pool);
 concur_job *concur_pool_hand_over(concur_pool *pool, concur_thread *hand);
 /* The hand has begun with the job. */
 void concur_hand_begins(concur_thread *hand, concur_job *job);
-/* The hand gives a job back to the front of the queue, or (false) just away. */
-void concur_hand_gives_back(concur_thread *hand, concur_job *job, bool queue);
-/* The job is over, as ENDED or CANCELLED; its mail is still to be sent. */
+/* The hand gives a job back to the front of the queue. */
+void concur_hand_gives_back(concur_thread *hand, concur_job *job);
+/* Takes the first queued job off, as ENDED: nobody will run it.  NULL when there is none. */
+concur_job *concur_pool_refuse(concur_pool *pool);
+/* The job is over, as ENDED or CANCELLED; its mail is still to be sent (concur_job_reply). */
 void concur_hand_is_done(concur_thread *hand, concur_job *job, concur_job_state state);
+
+/* Sends the job back: its born reference goes with the mail.  [no lock held] */
+void concur_job_reply(concur_job *job);
 
 /* ---- watches: a mail when something happens to the pool, once ---- */
 

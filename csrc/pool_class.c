@@ -24,6 +24,20 @@ concur_pool_view *concur_pool_view_check(lua_State *L, int index) {
   return view;
 }
 
+void concur_pool_check_options(lua_State *L, const char *const *names) {
+  lua_settop(L, 1);
+  if (!lua_istable(L, 1)) {
+    lua_newtable(L);
+    if (!lua_isnil(L, 1)) {
+      (void)luaL_checkinteger(L, 1);
+      lua_pushvalue(L, 1);
+      lua_setfield(L, -2, "workers");
+    }
+    lua_replace(L, 1);
+  }
+  concur_check_options(L, 1, names);
+}
+
 void concur_pool_check_function(lua_State *L, int index) {
   int type = lua_type(L, index);
   if (type != LUA_TFUNCTION && type != LUA_TSTRING) {

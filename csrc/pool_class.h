@@ -34,6 +34,10 @@ void concur_pool_view_open(lua_State *L, concur_runtime *runtime, concur_pool_vi
 /* Raises unless the value at `index` can be a call's function: Lua, C, or a name. */
 void concur_pool_check_function(lua_State *L, int index);
 
+/* Makes a table of options of what is at index 1 (a number: of workers; nothing: empty), the only value
+   on the stack then.  Raises on unknown names. */
+void concur_pool_check_options(lua_State *L, const char *const *names);
+
 /* The body of `run`, for concur_fiber_begin.  Stack: pool, function, arguments. */
 int concur_pool_run_body(lua_State *L, concur_fiber *fiber);
 

@@ -34,6 +34,10 @@ void concur_pool_remove_hand(concur_pool *pool, concur_thread *hand) {
   concur_watches_post(&due);
 }
 
+void *concur_pool_get_host(const concur_pool *pool) {
+  return pool->host;
+}
+
 uint32_t concur_pool_queued(const concur_pool *pool) {
   return atomic_load(&pool->queued);
 }
@@ -80,16 +84,31 @@ static void hand_lets_go(concur_pool *pool, concur_thread *hand, concur_job *job
   }
 }
 
-void concur_hand_gives_back(concur_thread *hand, concur_job *job, bool queue) {
+void concur_hand_gives_back(concur_thread *hand, concur_job *job) {
   concur_pool *pool = hand->pool;
   uv_mutex_lock(&pool->mutex);
   hand_lets_go(pool, hand, job);
-  if (queue) {
-    atomic_store(&job->state, CONCUR_JOB_QUEUED);
-    concur_list_prepend(&pool->queue, &job->node);
-    atomic_fetch_add(&pool->queued, 1);
+  atomic_store(&job->state, CONCUR_JOB_QUEUED);
+  concur_list_prepend(&pool->queue, &job->node);
+  atomic_fetch_add(&pool->queued, 1);
+  uv_mutex_unlock(&pool->mutex);
+}
+
+concur_job *concur_pool_refuse(concur_pool *pool) {
+  concur_node room;
+  concur_list_init(&room);
+  uv_mutex_lock(&pool->mutex);
+  concur_node *node = concur_list_pop(&pool->queue);
+  concur_job *job = node != NULL ? concur_container_of(node, concur_job, node) : NULL;
+  if (job != NULL) {
+    atomic_store(&job->state, CONCUR_JOB_ENDED);
+    atomic_fetch_sub(&pool->queued, 1);
+    pool->completed++;
+    concur_watches_take(&pool->room_watches, &room, false);
   }
   uv_mutex_unlock(&pool->mutex);
+  concur_watches_post(&room);
+  return job;
 }
 
 void concur_hand_is_done(concur_thread *hand, concur_job *job, concur_job_state state) {

@@ -381,12 +381,16 @@ void concur_process_end_now(concur_process *process) {
   process_end(process, 0);
 }
 
+void concur_process_unref(concur_process *process) {
+  uv_unref((uv_handle_t *)(process->pidfd >= 0 ? (void *)&process->poll : (void *)&process->uv));
+}
+
 void concur_process_release(concur_process *process) {
   process->released = true;
   if (process->state == CONCUR_PROCESS_GONE) {
     free_when_unused(process);
   } else if (process->detached) { /* its end is still noticed, but nobody waits for it */
-    uv_unref((uv_handle_t *)(process->pidfd >= 0 ? (void *)&process->poll : (void *)&process->uv));
+    concur_process_unref(process);
   } else if (process->state == CONCUR_PROCESS_ENDED && process->hold) {
     process_reap(process);
   } else {

@@ -142,6 +142,10 @@ void concur_link_close(concur_link *link) {
   link->memory = NULL;
 }
 
+void concur_link_close_file(concur_link *link) {
+  fd_close(&link->file);
+}
+
 uint32_t concur_link_worker_version(const concur_link *link) {
   return atomic_load(&link->memory->worker_version);
 }
@@ -195,7 +199,8 @@ void concur_link_set_slot(concur_link *link, uint32_t slot, concur_slot_state st
   atomic_store(&link->memory->slots[slot], (unsigned)state);
 }
 
-bool concur_link_claim_slot(concur_link *link, uint32_t slot, concur_slot_state state) {
-  unsigned expected = CONCUR_SLOT_SENT;
+bool concur_link_change_slot(concur_link *link, uint32_t slot, concur_slot_state from,
+                             concur_slot_state state) {
+  unsigned expected = (unsigned)from;
   return atomic_compare_exchange_strong(&link->memory->slots[slot], &expected, (unsigned)state);
 }

@@ -33,10 +33,11 @@ enum {
 };
 
 typedef enum concur_slot_state {
-  CONCUR_SLOT_FREE,    /* no job, or one that was skipped */
-  CONCUR_SLOT_SENT,    /* the pool has sent it */
-  CONCUR_SLOT_STARTED, /* the worker has begun with it */
-  CONCUR_SLOT_REVOKED  /* the pool has taken it back: the worker is to skip it */
+  CONCUR_SLOT_FREE,     /* no job, or one that was skipped */
+  CONCUR_SLOT_SENT,     /* the pool has sent it */
+  CONCUR_SLOT_STARTED,  /* the worker has begun with it */
+  CONCUR_SLOT_ANSWERED, /* its result is in the link */
+  CONCUR_SLOT_REVOKED   /* the pool has taken it back: the worker is to skip it */
 } concur_slot_state;
 
 typedef struct concur_link_memory concur_link_memory;
@@ -57,6 +58,8 @@ int concur_link_open(concur_link *link, int *peer_socket);
 int concur_link_attach(concur_link *link);
 
 void concur_link_close(concur_link *link);
+/* [pool] The worker has the file now. */
+void concur_link_close_file(concur_link *link);
 
 /* Wakes the other end. */
 void concur_link_ring_bell(concur_link *link);
@@ -76,8 +79,9 @@ uint32_t concur_link_worker_version(const concur_link *link);
 
 concur_slot_state concur_link_slot(const concur_link *link, uint32_t slot);
 void concur_link_set_slot(concur_link *link, uint32_t slot, concur_slot_state state);
-/* Changes SENT into `state`; false when it is not SENT any more. */
-bool concur_link_claim_slot(concur_link *link, uint32_t slot, concur_slot_state state);
+/* Changes the state; false when it is not `from` any more. */
+bool concur_link_change_slot(concur_link *link, uint32_t slot, concur_slot_state from,
+                             concur_slot_state state);
 
 #pragma GCC visibility pop
 

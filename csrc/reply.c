@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "call_future.h"
+#include "disposition.h"
 #include "transfer.h"
 
 /* Pushes the error of a call from what the worker sent: is_library, error, text, traceback. */
@@ -33,24 +34,72 @@ static void push_call_error(lua_State *L, concur_runtime *runtime, const concur_
   lua_settop(L, base + 2);
 }
 
-/* Pushes the error of a pool whose init failed with `cause`, or whose threads could not start. */
-static void push_broken(lua_State *L, concur_runtime *runtime, const char *name,
-                        const concur_message *cause) {
-  if (cause == NULL) {
-    concur_error_new(L, runtime, "BrokenExecutor", "no worker of %s could be started", name);
+/* Pushes what a concur_crash says.  `job`: what it did, for the text; or NULL. */
+static void push_crash(lua_State *L, concur_runtime *runtime, const char *pool, const char *job,
+                       const concur_message *message) {
+  concur_crash crash = {.code = -1};
+  if (message == NULL) {
+    concur_error_new(L, runtime, "WorkerCrashed", "a worker of %s has ended", pool);
     return;
   }
-  push_call_error(L, runtime, cause);
-  lua_pop(L, 1);
+  memcpy(&crash, message->bytes, sizeof crash);
+  const char *text = (const char *)message->bytes + sizeof crash;
+  int base = lua_gettop(L);
+  lua_pushlstring(L, text, crash.text_size);
+  if (crash.error != 0) {
+    concur_os_error(L, runtime, crash.error, "starting a worker", "path", lua_tostring(L, -1));
+    lua_replace(L, base + 1);
+    lua_settop(L, base + 1);
+    return;
+  }
+  concur_error_new(L, runtime, "WorkerCrashed", "a worker of %s %s%s%s", pool, lua_tostring(L, -1),
+                   job != NULL ? " while it ran " : "", job != NULL ? job : "");
+  if (crash.code >= 0) {
+    lua_pushinteger(L, crash.code);
+    lua_setfield(L, -2, "code");
+  }
+  if (crash.signal != 0) {
+    const char *name = concur_signal_name(crash.signal);
+    if (name != NULL) {
+      lua_pushstring(L, name);
+    } else {
+      lua_pushfstring(L, "SIG%d", (int)crash.signal);
+    }
+    lua_setfield(L, -2, "signal");
+  }
+  lua_pushlstring(L, text + crash.text_size, crash.stderr_size);
+  lua_setfield(L, -2, "stderr");
+  lua_remove(L, base + 1);
+}
+
+/* Replaces the error on top of the stack by a BrokenExecutor that it caused. */
+static void wrap_as_broken(lua_State *L, concur_runtime *runtime, const char *format,
+                           const char *pool) {
   lua_pushliteral(L, "message");
   lua_rawget(L, -2);
   const char *text = lua_tostring(L, -1);
-  concur_error_new(L, runtime, "BrokenExecutor", "the init function of %s failed: %s", name,
-                   text != NULL ? text : "?");
+  concur_error_new(L, runtime, "BrokenExecutor", format, pool, text != NULL ? text : "?");
   lua_pushvalue(L, -3);
   lua_setfield(L, -2, "cause");
   lua_replace(L, -3);
   lua_pop(L, 1);
+}
+
+/* Pushes the error of a pool whose init failed with `cause`, or whose workers could not start or go
+   on crashing. */
+static void push_broken(lua_State *L, concur_runtime *runtime,
+                        const concur_worker_settings *settings, const concur_message *cause) {
+  if (cause == NULL) {
+    concur_error_new(L, runtime, "BrokenExecutor", "no worker of %s could be started",
+                     settings->name);
+  } else if (settings->crashed) {
+    push_crash(L, runtime, settings->name, NULL, cause);
+    wrap_as_broken(L, runtime, "%s is broken: %s", settings->name);
+  } else {
+    push_call_error(L, runtime, cause);
+    lua_pop(L, 1);
+    wrap_as_broken(L, runtime, "the init function of %s failed: %s", settings->name);
+  }
 }
 
 int concur_call_raise_broken(lua_State *L, concur_runtime *runtime,
@@ -64,7 +113,7 @@ int concur_call_raise_broken(lua_State *L, concur_runtime *runtime,
     concur_message_free(cause);
     cause = copy;
   }
-  push_broken(L, runtime, settings->name, cause);
+  push_broken(L, runtime, settings, cause);
   return lua_error(L);
 }
 
@@ -92,7 +141,12 @@ static int l_settle(lua_State *L) {
     concur_future_set_error(L, runtime, 2, future, 0);
     break;
   case CONCUR_CALL_BROKEN:
-    push_broken(L, runtime, call->settings->name, call->output);
+    push_broken(L, runtime, call->settings, call->output);
+    concur_future_set_error(L, runtime, 2, future, 0);
+    break;
+  case CONCUR_CALL_CRASHED:
+    future->ops->push_name(L, 2, future);
+    push_crash(L, runtime, call->settings->name, lua_tostring(L, -1), call->output);
     concur_future_set_error(L, runtime, 2, future, 0);
     break;
   case CONCUR_CALL_CANCELLED:

@@ -84,17 +84,7 @@ static int l_thread_pool(lua_State *L) {
                                       "max_memory", "idle", "name",       NULL};
   concur_runtime *runtime = concur_runtime_of(L);
   concur_runtime_check(L, runtime);
-  lua_settop(L, 1);
-  if (!lua_istable(L, 1)) {
-    lua_newtable(L);
-    if (!lua_isnil(L, 1)) {
-      (void)luaL_checkinteger(L, 1);
-      lua_pushvalue(L, 1);
-      lua_setfield(L, -2, "workers");
-    }
-    lua_replace(L, 1);
-  }
-  concur_check_options(L, 1, names);
+  concur_pool_check_options(L, names);
   uint32_t workers = concur_option_count(L, 1, "workers", 1, default_workers());
   luaL_argcheck(L, workers <= MOST_WORKERS, 1, "too many workers (4096 at most)");
   concur_pool_settings limits = pool_limits(workers);

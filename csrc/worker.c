@@ -43,16 +43,22 @@ static int l_print(lua_State *L) {
   return 0;
 }
 
+static void report_exit(const concur_worker *worker, int code) {
+  const concur_call *call = worker->call;
+  bool named = call != NULL && call->name != NULL;
+  fprintf(stderr, "concur: os.exit(%d) was called by %s%s%s in a worker of %s: the program ends\n",
+          code, named ? "job '" : "", call != NULL ? concur_call_title(call) : "the pool's init",
+          named ? "'" : "", worker->settings->name);
+}
+
 /* os.exit: ends the program and says who did it.  The other threads are not waited for, and exit()
-   would run clean-up that they may be using. */
+   would run clean-up that they may be using.  In a worker process it ends only that, and the pool says
+   so. */
 static int l_exit(lua_State *L) {
-  concur_worker *worker = lua_touserdata(L, lua_upvalueindex(1));
+  const concur_worker *worker = lua_touserdata(L, lua_upvalueindex(1));
   int code = lua_isboolean(L, 1) ? (lua_toboolean(L, 1) ? EXIT_SUCCESS : EXIT_FAILURE)
                                  : (int)luaL_optinteger(L, 1, EXIT_SUCCESS);
-  fprintf(stderr, "concur: os.exit(%d) was called by %s%s%s in a worker of %s: the program ends\n",
-          code, worker->call != NULL && worker->call->name != NULL ? "job '" : "",
-          worker->call != NULL ? concur_call_title(worker->call) : "the pool's init",
-          worker->call != NULL && worker->call->name != NULL ? "'" : "", worker->settings->name);
+  if (!worker->settings->kind->flat) report_exit(worker, code);
   fflush(stdout);
   fflush(stderr);
   _Exit(code);
@@ -160,6 +166,11 @@ static void push_error_traceback(lua_State *L, const concur_runtime *runtime) {
   }
 }
 
+/* How values leave this state: to another thread, or to the process that started this one. */
+static concur_encode_mode way_out(const concur_worker *worker) {
+  return worker->settings->kind->flat ? CONCUR_ENCODE_FLAT : CONCUR_ENCODE_SHARED;
+}
+
 /* Arguments: the error, whether its value crosses.  Returns a message, as light userdata, of:
    is_library, error, text, traceback. */
 static int l_encode_error(lua_State *L) {
@@ -173,7 +184,7 @@ static int l_encode_error(lua_State *L) {
   }
   push_error_text(L);
   push_error_traceback(L, runtime);
-  lua_pushlightuserdata(L, concur_encode(L, 3, 4, "error"));
+  lua_pushlightuserdata(L, concur_encode_as(L, 3, 4, "error", way_out(runtime->worker)));
   return 1;
 }
 
@@ -223,12 +234,12 @@ static bool is_memory_error(lua_State *L, int status) {
 
 /* A new worker for the thread; NULL when memory is too short for one.  When its init fails, the
    pool is marked as broken. */
-static concur_worker *worker_new(concur_call *call, concur_thread *thread) {
+static concur_worker *worker_new(concur_worker_settings *settings, concur_thread *thread) {
   concur_worker *worker = calloc(1, sizeof *worker);
   if (worker == NULL) return NULL;
   concur_state_memory_init(&worker->memory);
   worker->thread = thread;
-  worker->settings = call->settings;
+  worker->settings = settings;
   concur_worker_settings_retain(worker->settings);
   char title[32];
   snprintf(title, sizeof title, "%.24s-%u", worker->settings->name, (unsigned)thread->number);
@@ -332,7 +343,13 @@ static int l_call(lua_State *L) {
   concur_interrupt_end(worker);
   int results = lua_gettop(L) - 1;
   if (!concur_inline_take(L, 2, results, &call->results)) {
-    concur_encode_options options = {.what = "result", .number = 1, .pins = &worker->memory};
+    concur_encode_mode mode = way_out(worker);
+    concur_encode_options options = {
+        .what = "result",
+        .number = 1,
+        .mode = mode,
+        .pins = mode == CONCUR_ENCODE_SHARED ? &worker->memory : NULL,
+    };
     call->output = concur_encode_with(L, 2, results, &options);
   }
   call->outcome = CONCUR_CALL_RESULTS;
@@ -421,23 +438,27 @@ static void worker_call(concur_worker *worker, concur_call *call) {
   if (worker->memory.hit_limit || (limit != 0 && worker->calls >= limit)) worker->worn = true;
 }
 
+bool concur_worker_prepare(concur_worker_settings *settings, concur_thread *thread) {
+  if (thread->local == NULL && !atomic_load(&settings->broken)) {
+    thread->local = worker_new(settings, thread);
+    thread->local_free = worker_free;
+  }
+  return thread->local != NULL && !atomic_load(&settings->broken);
+}
+
 void concur_worker_run(concur_job *job, concur_thread *thread) {
   concur_call *call = concur_container_of(job, concur_call, job);
-  concur_worker *worker = thread->local;
-  if (worker == NULL && !atomic_load(&call->settings->broken)) {
-    worker = worker_new(call, thread);
-    thread->local = worker;
-    thread->local_free = worker_free;
-    if (worker == NULL) {
-      call->outcome = CONCUR_CALL_ERROR; /* no output: out of memory */
-      return;
-    }
-  }
+  bool prepared = concur_worker_prepare(call->settings, thread);
   if (atomic_load(&call->settings->broken)) {
     call->output = concur_worker_settings_cause(call->settings);
     call->outcome = CONCUR_CALL_BROKEN;
     return;
   }
+  if (!prepared) {
+    call->outcome = CONCUR_CALL_ERROR; /* no output: out of memory */
+    return;
+  }
+  concur_worker *worker = thread->local;
   worker_call(worker, call);
   if (worker->worn) {
     thread->local = NULL;

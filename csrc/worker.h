@@ -41,6 +41,9 @@ typedef struct concur_worker {
   concur_state_memory memory;   /* of L */
 } concur_worker;
 
+/* Makes the thread's state, unless it has one; false when the pool is broken or memory too short. */
+bool concur_worker_prepare(concur_worker_settings *settings, concur_thread *thread);
+
 /* The `run` of a call's job. */
 void concur_worker_run(concur_job *job, concur_thread *thread);
 

@@ -11,6 +11,7 @@ local errors = require "concur.errors"
 
 local M = {
   ThreadPoolExecutor = core.ThreadPoolExecutor,
+  ProcessPoolExecutor = core.ProcessPoolExecutor,
   to_thread = core.to_thread,
   default_executor = core.default_executor,
 }

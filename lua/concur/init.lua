@@ -31,6 +31,7 @@ local lazy = {
   CapacityLimiter = "concur.sync",
   Barrier = "concur.sync",
   ThreadPoolExecutor = "concur.executor",
+  ProcessPoolExecutor = "concur.executor",
   to_thread = "concur.executor",
   default_executor = "concur.executor",
   serialize = "concur.executor",
