@@ -52,9 +52,14 @@ static const concur_call_kind calls = {.flat = true};
 
 /* ---- this process ---- */
 
-/* The pool is gone: nobody wants to know how this ends. */
+/* The pool is gone, or talks nonsense: nobody wants to know how this ends. */
 static void leave(void) {
   _Exit(EXIT_SUCCESS);
+}
+
+static void leave_without_memory(void) {
+  fputs("concur: not enough memory in a worker process\n", stderr);
+  _Exit(EXIT_FAILURE);
 }
 
 static void lifeline_main(void *argument) {
@@ -214,7 +219,7 @@ static void run_job(process_worker *worker, const concur_frame *given) {
     return;
   }
   concur_call *call = concur_call_new(worker->pool, worker->replies, worker->settings, NULL);
-  if (call == NULL) abort();
+  if (call == NULL) leave_without_memory();
   call->input = input;
   call->retries = job.extra;
   atomic_store(&call->job.state, CONCUR_JOB_RUNNING);
@@ -234,7 +239,7 @@ static void set_up(process_worker *worker) {
   if (worker->settings != NULL) leave();
   worker->settings = concur_process_setup_read(setup, &calls, worker->shared, &limit);
   concur_message_free(setup);
-  if (worker->settings == NULL) abort(); /* out of memory */
+  if (worker->settings == NULL) leave_without_memory();
   worker->parser.limit = limit;
   concur_frame frame = {.kind = CONCUR_FRAME_READY};
   if (concur_worker_prepare(worker->settings, &worker->thread)) {

@@ -134,6 +134,24 @@ function concur.race(...) end
 ---@return any ...
 function concur.any(...) end
 
+---Makes a pool of processes.  None is started before the first job.  Its methods are those of a pool
+---of threads.  A job that ends its process (a crash in C, `os.exit`, a signal) fails with
+---`WorkerCrashed`; no other job is harmed, and the process is replaced.
+---
+---Options: `workers` jobs run at the same time (default: `concur.cpu_count()`); `init`, a function that
+---each worker runs first; `queue_size`, how many jobs may wait, so that `submit` waits when there are
+---more; `max_jobs`, after which a worker is replaced by a new one; `max_memory` in bytes of one
+---worker's Lua state, beyond which its job fails; `idle`, seconds after which a worker without a job
+---ends; `name`; `grace`, seconds from TERM to KILL for a worker that is ended (1); `max_crashes` in a
+---row, without a finished job between them, after which the pool gives up with `BrokenExecutor` (10);
+---`stderr`: `"inherit"` (default), `"tee"` (the same, and its end becomes `WorkerCrashed.stderr`) or
+---`"discard"`; `command`: the path of a Lua interpreter, or a list of words that starts a program which
+---calls `require("concur.process_worker").run()`.  Without it the interpreter that runs this program
+---is used.
+---@param options? integer|{workers?: integer, init?: function, queue_size?: integer, max_jobs?: integer, max_memory?: number, idle?: number, name?: string, grace?: number, max_crashes?: integer, stderr?: string, command?: string|string[]} a number is the number of workers
+---@return concur.ProcessPoolExecutor
+function concur.ProcessPoolExecutor(options) end
+
 ---@param maxsize? integer nil or 0: no limit
 ---@return concur.Queue
 function concur.Queue(maxsize) end
@@ -866,6 +884,10 @@ local Permit = {}
 ---Gives the permit back; never suspends.
 ---@return boolean released false when it was given back already
 function Permit:release() end
+
+---An executor whose jobs run in child processes: Lua interpreters that this one starts.
+---@class concur.ProcessPoolExecutor: concur.ThreadPoolExecutor
+local ProcessPoolExecutor = {}
 
 ---Items for other tasks, first in, first out; with `maxsize`, `put` waits for room.
 ---@class concur.Queue
