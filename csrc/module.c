@@ -29,6 +29,7 @@
 #include "sync.h"
 #include "terminal.h"
 #include "transfer.h"
+#include "udp.h"
 #include "wait_fd.h"
 #include "watch.h"
 
@@ -110,6 +111,7 @@ int luaopen_concur_core(lua_State *L) {
   concur_connect_open(L, runtime);
   concur_listener_open(L, runtime);
   concur_dns_open(L, runtime);
+  concur_udp_open(L, runtime);
   set_extras(L, runtime);
   hide_functions(L);
   lua_pushvalue(L, -1);

@@ -51,6 +51,7 @@ typedef enum concur_class {
   CONCUR_CLASS_PROCESS,
   CONCUR_CLASS_STREAM,
   CONCUR_CLASS_LISTENER,
+  CONCUR_CLASS_UDP,
   CONCUR_CLASS_COUNT
 } concur_class;
 

@@ -1326,4 +1326,88 @@ function ThreadPoolExecutor:shutdown(options) end
 ---@return any closing value
 function ThreadPoolExecutor:map(fn, source, options) end
 
+---A socket for datagrams.
+---@class concur.Udp
+local Udp = {}
+
+---Waits for the next datagram.  Cancelled, none was taken.
+---@async
+---@param max? integer bytes: of a longer datagram the rest is dropped; default 65536, any datagram
+---@return string? data may be empty
+---@return string|concur.Error host a number; or `OSError` (`ECONNREFUSED`: nobody received what was sent
+---  from a connected socket), or `Closed`: the socket was closed meanwhile
+---@return integer? port
+---@return true? truncated the datagram was longer than `max`
+function Udp:recv_from(max) end
+
+---An arm for `concur.select` that takes the next datagram; its results are those of `recv_from`.
+---@return concur.Arm
+function Udp:receiving() end
+
+---Sends a datagram.  Waits only while the system has no room for it.  Cancelled, it was not sent.
+---@async
+---@param data string|number
+---@param host string a number or a name
+---@param port integer
+---@return true?
+---@return concur.Error? error `OSError`: `EMSGSIZE`, `EACCES` (a broadcast without the option), ...; or
+---  `Closed`: the socket was closed meanwhile
+function Udp:send_to(data, host, port) end
+
+---Sends a datagram to the address that the socket is connected to.
+---@async
+---@param data string|number
+---@return true?
+---@return concur.Error? error as for `send_to`; `EDESTADDRREQ`: it is not connected; `ECONNREFUSED`: the
+---  one before reached nobody
+function Udp:send(data) end
+
+---Sends to this address from now on, and receives only what comes from there.  Without arguments: from
+---and to everywhere again.  Suspends only to look a name up.
+---@async
+---@param host? string
+---@param port? integer
+---@return true?
+---@return concur.Error? error
+function Udp:connect(host, port) end
+
+---@return string? host where it receives
+---@return integer|concur.Error|nil port
+function Udp:address() end
+
+---@return string? host where it is connected to
+---@return integer|concur.Error|nil port or an `OSError` (`ENOTCONN`)
+function Udp:peer_address() end
+
+---The number of the descriptor.  It stays the socket's.
+---@return integer
+function Udp:fd() end
+
+---Changes options: `broadcast`, `ttl`, `multicast_ttl`, `multicast_loop`, `multicast_interface`,
+---`receive_buffer`, `send_buffer`.
+---@param options table
+---@return true?
+---@return concur.Error? error
+function Udp:set(options) end
+
+---Joins a multicast group.
+---@param group string the number of the group
+---@param interface? string its name, for IPv4 also its address; nil: the system chooses
+---@return true?
+---@return concur.Error? error `OSError`: `ENODEV`: no such interface, `EINVAL`: no such group
+function Udp:join(group, interface) end
+
+---Leaves a multicast group.
+---@param group string
+---@param interface? string as for `join`
+---@return true?
+---@return concur.Error? error
+function Udp:leave(group, interface) end
+
+---Closes the socket.  Who waits for it gets `nil, Closed`.  Idempotent; never waits.
+function Udp:close() end
+
+---@return boolean closed
+function Udp:closed() end
+
 return concur

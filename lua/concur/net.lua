@@ -440,4 +440,19 @@ end
 ---@return concur.Error? error `OSError`: not open (EBADF), no descriptor left (EMFILE)
 net.wait_fd = core.wait_fd
 
+---A socket for datagrams, bound to an address of this machine. Suspends only to look a name up.
+---
+---Options: `family`: "inet" or "inet6", for a name or without a host; `reuseaddr`, `reuseport`,
+---`ipv6only`; and those of `Udp:set`: `broadcast`, `ttl`, `multicast_ttl`, `multicast_loop`,
+---`multicast_interface`, `receive_buffer`, `send_buffer`.
+---@async
+---@param host? string a number or a name; nil or "*": all addresses (of IPv4, if no family is given)
+---@param port? integer 0 or nil: the system chooses
+---@param options? table
+---@return concur.Udp?
+---@return concur.Error? error `OSError`: `EADDRINUSE`, ...
+function net.udp(host, port, options)
+  return require("concur.net_udp").udp(host, port, options)
+end
+
 return net

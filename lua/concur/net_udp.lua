@@ -1,0 +1,103 @@
+-- SPDX-License-Identifier: MIT
+--
+-- Datagrams: what the C core (csrc/udp.c) does for numbers of hosts, here for names. concur.net
+-- gives `udp` to users.
+
+local concur = require "concur"
+local core = require "concur.core"
+
+local M = {}
+
+local UDP_OPTIONS = {
+  reuseaddr = "boolean", reuseport = "boolean", ipv6only = "boolean", family = "string",
+  broadcast = "boolean", ttl = "number", multicast_ttl = "number", multicast_loop = "boolean",
+  multicast_interface = "string", receive_buffer = "number", send_buffer = "number",
+}
+local ANY = { inet = "0.0.0.0", inet6 = "::" }
+
+local methods = core.udp_methods
+local send_to, connect = methods.send_to, methods.connect
+
+local function is_number(host)
+  return host:find(":", 1, true) or host:find "^%d+%.%d+%.%d+%.%d+$"
+end
+
+-- The first address of a host, as a number; or nil, err.
+local function number_of(host, family)
+  if is_number(host) then
+    return host
+  end
+  local list, err = concur.dns.resolve(host, nil, { type = "udp", family = family })
+  return list and list[1].address, err
+end
+
+-- The family of addresses that a socket can send to.
+local function family_of(socket)
+  local host = socket:address()
+  return host and (host:find(":", 1, true) and "inet6" or "inet") or nil
+end
+
+function methods.send_to(socket, data, host, port)
+  if type(host) ~= "string" or is_number(host) then
+    return send_to(socket, data, host, port)
+  end
+  local number, err = number_of(host, family_of(socket))
+  if not number then
+    return nil, err
+  end
+  return send_to(socket, data, number, port)
+end
+
+function methods.connect(socket, host, port)
+  if type(host) ~= "string" or is_number(host) then
+    return connect(socket, host, port)
+  end
+  local number, err = number_of(host, family_of(socket))
+  if not number then
+    return nil, err
+  end
+  return connect(socket, number, port)
+end
+
+local function check_options(options)
+  if options == nil then
+    return {}
+  elseif type(options) ~= "table" then
+    error(("bad argument #3 to 'udp' (options expected, got %s)"):format(type(options)), 3)
+  end
+  for name, value in pairs(options) do
+    local expected = UDP_OPTIONS[name]
+    if not expected then
+      error(("bad argument #3 to 'udp' (unknown option '%s')"):format(tostring(name)), 3)
+    elseif type(value) ~= expected then
+      error(("bad argument #3 to 'udp' (option '%s': %s expected, got %s)"):format(name, expected,
+        type(value)), 3)
+    end
+  end
+  local family = options.family
+  if family and not ANY[family] then
+    error(("bad argument #3 to 'udp' (option 'family': '%s' is not possible)"):format(family), 3)
+  end
+  return options
+end
+
+-- concur.net.udp; documented there.
+function M.udp(host, port, options)
+  options = check_options(options)
+  port = port == nil and 0 or port
+  if host ~= nil and type(host) ~= "string" then
+    error(("bad argument #1 to 'udp' (host expected, got %s)"):format(type(host)), 2)
+  elseif not math.tointeger(port) or port < 0 or port > 65535 then
+    error(("bad argument #2 to 'udp' (port expected, got %s)"):format(tostring(port)), 2)
+  end
+  if host == nil or host == "*" then
+    host = ANY[options.family or "inet"]
+  end
+  local number, err = number_of(host, options.family)
+  if not number then
+    return nil, err
+  end
+  return core.udp(number, math.tointeger(port), options)
+end
+
+return M
