@@ -14,31 +14,35 @@ static char *text_copy(const char *text) {
 
 /* ---- calls ---- */
 
-static void call_free(concur_job *job) {
-  concur_call *call = concur_container_of(job, concur_call, job);
+/* Frees what the call itself holds. */
+static void call_let_go(concur_call *call) {
   if (call->function != NULL) concur_function_release(call->function);
   concur_message_free(call->input);
   concur_message_free(call->output);
   concur_worker_settings_release(call->settings);
   free(call->name);
+}
+
+static void call_free(concur_job *job) {
+  concur_call *call = concur_container_of(job, concur_call, job);
+  call_let_go(call);
   free(call);
 }
 
-concur_call *concur_call_new(concur_pool *pool, concur_mailbox *reply,
-                             concur_worker_settings *settings, const char *name) {
-  concur_call *call = malloc(sizeof *call);
+void concur_call_clear(concur_call *call) {
+  concur_job_clear(&call->job);
+  call_let_go(call);
+}
+
+bool concur_call_init(concur_call *call, concur_pool *pool, concur_mailbox *reply,
+                      concur_worker_settings *settings, const char *name) {
   char *copy = name != NULL ? text_copy(name) : NULL;
-  if (call == NULL || (name != NULL && copy == NULL)) {
-    free(call);
-    free(copy);
-    return NULL;
-  }
+  if (name != NULL && copy == NULL) return false;
   concur_job_init(&call->job, pool, reply);
   call->job.free = call_free;
   call->job.name = copy;
-  call->function = NULL; /* `arguments` and most of `results` need no value yet */
-  call->arguments.count = -1;
-  call->results.count = -1;
+  call->function = NULL;
+  call->arguments.count = -1; /* the rest of it needs no value */
   call->input = NULL;
   call->output = NULL;
   call->outcome = CONCUR_CALL_RESULTS;
@@ -57,7 +61,15 @@ concur_call *concur_call_new(concur_pool *pool, concur_mailbox *reply,
   call->interrupt_after_ns = CONCUR_NEVER;
   concur_timer_init(&call->interrupt_timer);
   call->holds_loop = false;
-  return call;
+  return true;
+}
+
+concur_call *concur_call_new(concur_pool *pool, concur_mailbox *reply,
+                             concur_worker_settings *settings, const char *name) {
+  concur_call *call = malloc(sizeof *call);
+  if (call != NULL && concur_call_init(call, pool, reply, settings, name)) return call;
+  free(call);
+  return NULL;
 }
 
 bool concur_call_loan_begin(concur_call *call) {

@@ -66,10 +66,11 @@ typedef struct concur_call_kind {
 
 /* A function that was sent before: workers know it by its number.  Reference-counted. */
 typedef struct concur_function {
-  atomic_int references;
-  uint32_t misses;         /* owner's thread: see concur_function_of */
   uint64_t number;         /* unique in its pool, not 0 */
   concur_message *message; /* owned; the function alone */
+  char apart[64];          /* what workers read is not in a cache line with what the owner writes */
+  atomic_int references;
+  uint32_t misses; /* owner's thread: see concur_function_of */
 } concur_function;
 
 /* A few small values without a message. */
@@ -112,9 +113,11 @@ typedef enum concur_loan {
 
 struct concur_call {
   concur_job job;
-  concur_function *function;        /* one reference; NULL: it is the first value of `input` */
-  concur_inline arguments;          /* count -1: they are in `input` */
-  concur_inline results;            /* count -1: they are in `output` */
+  concur_function *function; /* one reference; NULL: it is the first value of `input` */
+  union {                    /* count -1: not here but in `input`, or `output` */
+    concur_inline arguments; /* until it runs; never of a call that may be tried again */
+    concur_inline results;
+  };
   concur_message *input;            /* owned; NULL: there is nothing that is not in the two above */
   atomic_int loan;                  /* concur_loan */
   concur_message *output;           /* owned; NULL until it has run, and with `results` */
@@ -143,7 +146,6 @@ typedef struct concur_preload {
 } concur_preload;
 
 struct concur_worker_settings {
-  atomic_int references;
   const concur_call_kind *kind;
   void *extra;                 /* owned: what `kind` needs beyond this; or NULL */
   char *name;                  /* owned; of the pool */
@@ -158,6 +160,8 @@ struct concur_worker_settings {
   concur_message *cause; /* owned, guarded: why init failed, or a concur_crash; NULL: neither */
   bool crashed;          /* `cause` is a concur_crash; set before `broken` */
   atomic_bool broken;    /* `cause` is set, or memory was too short for it */
+  char apart[64];        /* workers look at the above for each call, the owner counts for each */
+  atomic_int references;
 };
 
 /* The slot of the default pool. */
@@ -175,6 +179,11 @@ bool concur_inline_check(const concur_inline *values);
 /* A call; NULL when out of memory.  `name` is copied. */
 concur_call *concur_call_new(concur_pool *pool, concur_mailbox *reply,
                              concur_worker_settings *settings, const char *name);
+/* The same in the memory of a call that was cleared.  False when out of memory. */
+bool concur_call_init(concur_call *call, concur_pool *pool, concur_mailbox *reply,
+                      concur_worker_settings *settings, const char *name);
+/* Lets go of all that the call holds, its job's part included; the caller has the last reference. */
+void concur_call_clear(concur_call *call);
 
 /* [pool thread] Before and after the strings that were lent are copied.  False: they are gone. */
 bool concur_call_loan_begin(concur_call *call);

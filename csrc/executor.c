@@ -18,6 +18,7 @@
 #include "worker.h"
 
 enum {
+  MOST_KEPT = 1024,   /* calls whose memory waits for the next ones */
   LONGEST_BATCH = 64, /* calls gathered before they are published although the turn goes on */
   SPIN_NS = 20000,    /* how long the loop looks for mail before it sleeps */
   SPIN_MISSES = 3,    /* spins in vain before it rests */
@@ -48,6 +49,7 @@ concur_executors *concur_executors_of(lua_State *L, concur_runtime *runtime) {
   executors->cores = concur_platform_cpu_count();
   concur_list_init(&executors->views);
   concur_list_init(&executors->calls);
+  concur_list_init(&executors->kept);
   runtime->executors = executors;
   return executors;
 }
@@ -221,7 +223,7 @@ static void call_encode(lua_State *L, concur_call *call, int first, int count,
     call->function = concur_function_of(L, functions, call->job.pool, first);
   }
   if (call->function != NULL) {
-    if (concur_inline_take(L, first + 1, count - 1, &call->arguments)) return;
+    if (call->retries == 0 && concur_inline_take(L, first + 1, count - 1, &call->arguments)) return;
     first++;
     count--;
     options.number = 2;
@@ -231,6 +233,36 @@ static void call_encode(lua_State *L, concur_call *call, int first, int count,
   if (!lends) return;
   call->lent_slot = concur_anchor(L, call->executor->owner->runtime);
   atomic_store(&call->loan, CONCUR_LOAN_OPEN);
+}
+
+/* A call for the executor, in kept memory if there is some.  Raises. */
+static concur_call *call_new(lua_State *L, concur_executor *executor, const char *name) {
+  concur_executors *executors = executor->owner;
+  concur_mailbox *reply = executors->runtime->scheduler->loop->mailbox;
+  concur_node *node = concur_list_pop(&executors->kept);
+  concur_call *call;
+  if (node == NULL) {
+    call = concur_call_new(executor->pool, reply, executor->settings, name);
+  } else {
+    executors->kept_count--;
+    call = concur_container_of(node, concur_call, link);
+    if (!concur_call_init(call, executor->pool, reply, executor->settings, name)) {
+      free(call);
+      call = NULL;
+    }
+  }
+  if (call == NULL) luaL_error(L, "not enough memory");
+  return call;
+}
+
+void concur_executors_take_back(concur_executors *executors, concur_call *call) {
+  if (executors->kept_count >= MOST_KEPT || !concur_job_is_last(&call->job)) {
+    concur_job_release(&call->job);
+    return;
+  }
+  concur_call_clear(call);
+  concur_list_prepend(&executors->kept, &call->link);
+  executors->kept_count++;
 }
 
 /* Frees the call that ran out of memory while it was made, if there is one. */
@@ -247,10 +279,7 @@ static concur_call *call_make(lua_State *L, concur_executor *executor, int first
                               const concur_call_options *options,
                               concur_function_cache *functions) {
   concur_executors *executors = executor->owner;
-  concur_loop *loop = executors->runtime->scheduler->loop;
-  concur_call *call =
-      concur_call_new(executor->pool, loop->mailbox, executor->settings, options->name);
-  if (call == NULL) luaL_error(L, "not enough memory");
+  concur_call *call = call_new(L, executor, options->name);
   unanchored_free(L, executors);
   executors->unanchored = call; /* what follows may raise: then the call is freed later */
   call->executor = executor;

@@ -28,6 +28,8 @@ typedef struct concur_executors {
   concur_node views; /* of concur_executor */
   concur_node calls; /* in flight, submitted by this state */
   uint32_t call_count;
+  concur_node kept; /* of calls that are over: their memory is used again */
+  uint32_t kept_count;
   concur_shared_pool *shared; /* one reference: the default pool's slot */
   concur_call *unanchored;    /* owned: a call that ran out of memory on its way out */
   uint8_t spin_misses;        /* spins in a row that saw no mail */
@@ -72,6 +74,9 @@ concur_executors *concur_executors_of(lua_State *L, concur_runtime *runtime);
 concur_executor *concur_executor_new(concur_executors *executors, concur_pool *pool,
                                      concur_worker_settings *settings, bool owns);
 void concur_executor_release(concur_executor *executor);
+
+/* Takes the reference to a call that is over. */
+void concur_executors_take_back(concur_executors *executors, concur_call *call);
 
 /* Takes a pool over whose last user has gone: it works its queue off; closing the state joins it. */
 void concur_executors_adopt(concur_executors *executors, concur_pool *pool,

@@ -148,6 +148,10 @@ void concur_executor_close(lua_State *L, concur_runtime *runtime) {
     }
   }
   if (executors->unanchored != NULL) concur_job_release(&executors->unanchored->job);
+  concur_node *node;
+  while ((node = concur_list_pop(&executors->kept)) != NULL) {
+    free(concur_container_of(node, concur_call, link));
+  }
   concur_shared_pool_release(executors->shared);
   free(executors);
 }

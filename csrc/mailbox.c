@@ -10,6 +10,7 @@
 struct concur_mailbox {
   _Atomic(concur_mail *) head; /* newest first, or &closed_mark */
   atomic_bool sleeping;        /* the owner waits for `wake` */
+  char apart[64];              /* posters and owners of references do not share a cache line */
   atomic_int references;
   uv_mutex_t mutex;         /* guards wake and target */
   void (*wake)(void *);     /* guarded by mutex; NULL once closed */

@@ -62,12 +62,12 @@ struct concur_job {
   concur_pool *pool;       /* borrowed: the submitter and then the thread hold the pool */
   concur_thread *thread;   /* guarded; not NULL while RUNNING */
   atomic_int references;
-  atomic_int state;       /* concur_job_state; changes are guarded, looks are not */
-  atomic_bool cancelled;  /* the token: somebody wants it to stop */
-  bool cancel_posted;     /* guarded: cancel_mail was used */
-  bool refused;             /* came back CANCELLED because no thread could be started for it */
-  uint64_t started_ns;    /* guarded: when it began to run */
-  const char *name;       /* owned by the kind of job until `free`; may be NULL */
+  atomic_int state;      /* concur_job_state; changes are guarded, looks are not */
+  atomic_bool cancelled; /* the token: somebody wants it to stop */
+  bool cancel_posted;    /* guarded: cancel_mail was used */
+  bool refused;          /* came back CANCELLED because no thread could be started for it */
+  atomic_uint_fast64_t started_ns; /* when it began to run; 0: not yet */
+  const char *name;                /* owned by the kind of job until `free`; may be NULL */
   char *trace;            /* guarded: owned, CONCUR_TRACE_SIZE bytes; NULL until asked for */
   atomic_int trace_state; /* concur_trace_state: who may touch `trace` */
   void (*run)(concur_job *job, concur_thread *thread); /* [pool thread] */
@@ -137,6 +137,10 @@ void concur_job_init(concur_job *job, concur_pool *pool, concur_mailbox *reply);
 void concur_job_retain(concur_job *job);
 /* [any thread] The last one calls `free`. */
 void concur_job_release(concur_job *job);
+/* For who keeps jobs to use them again instead: true when the caller's reference is the last one; then
+   lets go of what concur_job_init and the pool gave it. */
+bool concur_job_is_last(const concur_job *job);
+void concur_job_clear(concur_job *job);
 
 /* [any thread] True once somebody asked the job to stop. */
 static inline bool concur_job_is_cancelled(const concur_job *job) {

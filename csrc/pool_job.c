@@ -16,6 +16,7 @@ void concur_job_init(concur_job *job, concur_pool *pool, concur_mailbox *reply) 
   atomic_init(&job->state, CONCUR_JOB_NEW);
   atomic_init(&job->cancelled, false);
   atomic_init(&job->trace_state, CONCUR_TRACE_NONE);
+  atomic_init(&job->started_ns, 0);
   job->pool = pool;
   job->reply = reply;
   concur_mailbox_retain(reply);
@@ -27,9 +28,17 @@ void concur_job_retain(concur_job *job) {
 
 void concur_job_release(concur_job *job) {
   if (atomic_fetch_sub(&job->references, 1) != 1) return;
+  concur_job_clear(job);
+  job->free(job);
+}
+
+bool concur_job_is_last(const concur_job *job) {
+  return atomic_load(&job->references) == 1;
+}
+
+void concur_job_clear(concur_job *job) {
   concur_mailbox_release(job->reply);
   free(job->trace);
-  job->free(job);
 }
 
 /* Sends a mail; its reference goes with it.  `mailbox` outlives the call, the mail may not. */
@@ -37,13 +46,14 @@ static void mail_send(concur_mailbox *mailbox, concur_mail *mail) {
   if (!concur_mailbox_post(mailbox, mail)) mail->drop(mail);
 }
 
-/* The job's own reference to the mailbox may be gone as soon as the mail is there, so this takes
-   another. */
+void concur_job_reply_held(concur_job *job) {
+  mail_send(job->reply, &job->mail);
+}
+
 void concur_job_reply(concur_job *job) {
-  concur_mailbox *reply = job->reply;
-  concur_mailbox_retain(reply);
-  mail_send(reply, &job->mail);
-  concur_mailbox_release(reply);
+  concur_job_retain(job); /* it may be gone as soon as the mail is there, and its mailbox with it */
+  concur_job_reply_held(job);
+  concur_job_release(job);
 }
 
 concur_job_cancel_end concur_job_cancel(concur_job *job) {

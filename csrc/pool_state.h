@@ -58,6 +58,9 @@ static inline bool concur_pool_has_ended(const concur_pool *pool) {
 
 /* ---- pool_job.c ---- */
 
+/* As concur_job_reply, where the caller has another reference.  [no lock held] */
+void concur_job_reply_held(concur_job *job);
+
 /* Moves the first watch, or with `all` every watch, to `out`. [under the lock] */
 void concur_watches_take(concur_node *watches, concur_node *out, bool all);
 /* Posts and empties what was taken. [no lock held] */

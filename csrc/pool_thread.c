@@ -105,10 +105,39 @@ static bool thread_sleep(concur_pool *pool) {
   return in_time;
 }
 
-/* The next job, with the thread counted as busy; NULL when the thread must end. [lock held on entry
-   and exit] */
-static concur_job *thread_next(concur_pool *pool, concur_thread *thread, bool may_spin) {
+/* What a thread has to send back as soon as it does not hold the lock. */
+typedef struct leaving {
+  concur_job *job;         /* the thread's own reference; NULL: nothing */
+  concur_mailbox *mailbox; /* one reference, or NULL */
+} leaving;
+
+/* The thread's job has run. [lock held] */
+static void job_leave(concur_pool *pool, concur_thread *thread, leaving *left) {
+  left->job = thread->job;
+  left->mailbox = thread->mailbox;
+  thread->job = NULL;
+  thread->mailbox = NULL;
+  left->job->thread = NULL;
+  atomic_store(&left->job->state, CONCUR_JOB_ENDED);
+  pool->busy--;
+  pool->idle++;
+  pool->completed++;
+}
+
+/* [no lock held] */
+static void job_send(leaving *left) {
+  if (left->job == NULL) return;
+  if (left->mailbox != NULL) concur_mailbox_release(left->mailbox);
+  concur_job_reply_held(left->job);
+  concur_job_release(left->job);
+  left->job = NULL;
+}
+
+/* The next job, with the thread counted as busy; NULL when the thread must end.  One that follows at
+   once is taken before the last one is sent back: that spares a lock.  [lock held on entry and exit] */
+static concur_job *thread_next(concur_pool *pool, concur_thread *thread, leaving *left) {
   bool in_time = true;
+  bool may_spin = left->job != NULL;
   for (;;) {
     if (pool_may_take(pool)) {
       concur_job *job = concur_container_of(pool->queue.next, concur_job, node);
@@ -121,6 +150,12 @@ static concur_job *thread_next(concur_pool *pool, concur_thread *thread, bool ma
       thread->job = job;
       concur_job_retain(job);
       return job;
+    }
+    if (left->job != NULL) {
+      uv_mutex_unlock(&pool->mutex);
+      job_send(left);
+      uv_mutex_lock(&pool->mutex);
+      continue;
     }
     if ((pool->closing && atomic_load(&pool->queued) == 0) || !in_time) return NULL;
     if (may_spin) {
@@ -156,44 +191,30 @@ static void thread_end(concur_pool *pool, concur_thread *thread) {
   concur_pool_release(pool);
 }
 
-static void thread_run(concur_pool *pool, concur_thread *thread, concur_job *job) {
+/* Sends the last job back and runs this one. [lock held on entry and exit] */
+static void thread_run(concur_pool *pool, concur_thread *thread, concur_job *job, leaving *left) {
   concur_node room;
   concur_list_init(&room);
   concur_pool_stir(pool);
   if (pool->room_watches.next != &pool->room_watches) {
     concur_watches_take(&pool->room_watches, &room, false);
   }
-  job->started_ns = uv_hrtime();
   uv_mutex_unlock(&pool->mutex);
+  job_send(left);
   concur_watches_post(&room);
+  atomic_store(&job->started_ns, uv_hrtime());
   job->run(job, thread);
+  uv_mutex_lock(&pool->mutex);
+  job_leave(pool, thread, left);
 }
 
 static void thread_main(void *argument) {
   concur_thread *thread = argument;
   concur_pool *pool = thread->pool;
-  bool ran = false;
+  concur_job *job;
+  leaving left = {NULL, NULL};
   uv_mutex_lock(&pool->mutex);
-  for (;;) {
-    concur_job *job = thread_next(pool, thread, ran);
-    if (job == NULL) break;
-    thread_run(pool, thread, job);
-    ran = true;
-    uv_mutex_lock(&pool->mutex);
-    concur_mailbox *mailbox = thread->mailbox;
-    thread->mailbox = NULL;
-    thread->job = NULL;
-    job->thread = NULL;
-    atomic_store(&job->state, CONCUR_JOB_ENDED);
-    pool->busy--;
-    pool->idle++;
-    pool->completed++;
-    uv_mutex_unlock(&pool->mutex);
-    if (mailbox != NULL) concur_mailbox_release(mailbox);
-    concur_job_reply(job);
-    concur_job_release(job);
-    uv_mutex_lock(&pool->mutex);
-  }
+  while ((job = thread_next(pool, thread, &left)) != NULL) thread_run(pool, thread, job, &left);
   pool->idle--;
   uv_mutex_unlock(&pool->mutex);
   thread_end(pool, thread);

@@ -209,10 +209,11 @@ void concur_call_on_reply(concur_mail *mail, void *owner) {
   concur_call *call = concur_container_of(mail, concur_call, job.mail);
   concur_loop *loop = owner;
   concur_executor *executor = call->executor;
+  concur_executors *executors = executor->owner;
   concur_call_let_loop_go(call);
   concur_loop_stop_timer(loop, &call->interrupt_timer);
   concur_node_unlink(&call->link);
-  executor->owner->call_count--;
+  executors->call_count--;
   if (call->future != NULL) {
     if (!call_settle_plainly(call, loop) && !concur_loop_protect(loop, l_complete, call)) {
       concur_call_settle_quietly(call, CONCUR_FAILED);
@@ -220,8 +221,13 @@ void concur_call_on_reply(concur_mail *mail, void *owner) {
     concur_call_future_of(call->future)->call = NULL;
     call->future = NULL;
   }
+  executors = executor->owner; /* NULL if decoding has closed the loop */
   concur_executor_release(executor);
-  concur_job_release(&call->job);
+  if (executors != NULL) {
+    concur_executors_take_back(executors, call);
+  } else {
+    concur_job_release(&call->job);
+  }
 }
 
 /* The state that waited is gone, and with it what `future` and `executor` point to. */

@@ -332,6 +332,7 @@ static int l_call(lua_State *L) {
   concur_worker *worker = lua_touserdata(L, 1);
   concur_call *call = worker->call;
   int count = push_input(L, worker, call);
+  call->results.count = -1; /* in the place of the arguments */
   if (call->retries == 0 && call->input != NULL) {
     concur_message_free(call->input); /* the results may need the memory */
     call->input = NULL;
@@ -414,7 +415,6 @@ static void worker_call_once(concur_worker *worker, concur_call *call) {
   worker->memory.hit_limit = false;
   concur_message_free(call->output); /* of the try before */
   call->output = NULL;
-  call->results.count = -1;
   bool failed = worker_pcall(worker, l_call) != LUA_OK;
   if (failed) {
     concur_interrupt_end(worker);
