@@ -133,6 +133,7 @@ build = {
         "csrc/shared_buffer_numbers.c",
         "csrc/shortcut.c",
         "csrc/sigint.c",
+        "csrc/signal_receiver.c",
         "csrc/socket.c",
         "csrc/stream.c",
         "csrc/stream_read.c",

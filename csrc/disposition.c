@@ -3,6 +3,9 @@
 #include "disposition.h"
 
 #include <errno.h>
+#ifndef _WIN32
+#include <pthread.h>
+#endif
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -23,7 +26,8 @@ static _Atomic(void (*)(int number)) driver; /* of SIGINT */
 
 typedef struct disposition {
   atomic_uint receivers;
-  atomic_uint arrived; /* for receivers */
+  atomic_uint arrived; /* for receivers: a count */
+  atomic_uint taken;   /* the latest of them that a receiver took */
   atomic_bool nobodys; /* one came when nobody wanted it any more */
   uint32_t users;      /* guarded: receivers, and the driver */
   bool installed;      /* guarded */
@@ -60,12 +64,10 @@ static void on_signal(int number) {
 static uv_mutex_t lock;
 static uv_once_t once = UV_ONCE_INIT;
 
-static void make_lock(void) {
-  (void)uv_mutex_init(&lock); /* fails with no memory at the start of the process */
-}
+static void prepare(void);
 
 static void enter(void) {
-  uv_once(&once, make_lock);
+  uv_once(&once, prepare);
   uv_mutex_lock(&lock);
 }
 
@@ -113,7 +115,24 @@ static void uninstall(int number) {
   }
 }
 
+/* In a child that the host forks, no loop is there to receive signals: it gets the host's actions.
+   Whoever held the lock does not exist there. */
+static void on_fork_child(void) {
+  for (int number = 1; number < CONCUR_SIGNAL_LIMIT; number++) {
+    if (table[number].installed) uninstall(number);
+  }
+}
+
+static void prepare(void) {
+  (void)uv_mutex_init(&lock); /* fails with no memory at the start of the process */
+  (void)pthread_atfork(NULL, NULL, on_fork_child);
+}
+
 #else
+
+static void prepare(void) {
+  (void)uv_mutex_init(&lock);
+}
 
 typedef void (*action)(int number);
 static action host_actions[CONCUR_SIGNAL_LIMIT];
@@ -145,6 +164,11 @@ static void uninstall(int number) {
 
 #endif
 
+/* Until no handler runs that may have read what was taken away: a handler never waits. */
+static void wait_for_handlers(void) {
+  while (atomic_load(&handlers) > 0) concur_platform_pause();
+}
+
 /* One more user of the signal.  [locked] */
 static bool take(int number) {
   disposition *self = &table[number];
@@ -162,12 +186,8 @@ static bool give(int number) {
   if (--self->users > 0) return false;
   uninstall(number);
   self->installed = false;
+  wait_for_handlers();
   return atomic_exchange(&self->nobodys, false);
-}
-
-/* Until no handler runs that may have read what was taken away: a handler never waits. */
-static void wait_for_handlers(void) {
-  while (atomic_load(&handlers) > 0) concur_platform_pause();
 }
 
 /* ---- the driver of SIGINT ---- */
@@ -202,24 +222,39 @@ void concur_disposition_undrive(void) {
 
 /* ---- receivers ---- */
 
-int concur_disposition_receive(int number) {
+int concur_disposition_receive(int number, uint32_t *arrived) {
+  disposition *self = &table[number];
   enter();
+  bool first = atomic_load(&self->receivers) == 0;
   bool taken = take(number);
-  if (taken) atomic_fetch_add(&table[number].receivers, 1);
+  *arrived = atomic_load(&self->arrived);
+  if (taken && first) atomic_store(&self->taken, *arrived);
+  if (taken) atomic_fetch_add(&self->receivers, 1);
   leave();
   return taken ? 0 : UV_EINVAL;
 }
 
-void concur_disposition_unreceive(int number, bool undelivered) {
+void concur_disposition_unreceive(int number) {
+  disposition *self = &table[number];
   enter();
-  bool last = atomic_fetch_sub(&table[number].receivers, 1) == 1;
+  bool last = atomic_fetch_sub(&self->receivers, 1) == 1;
   bool again = give(number);
+  wait_for_handlers(); /* one may count it for receivers at this moment */
+  if (last && atomic_load(&self->arrived) != atomic_load(&self->taken)) again = true;
   leave();
-  if (again || (last && undelivered)) (void)raise(number);
+  if (again) (void)raise(number);
 }
 
 uint32_t concur_disposition_arrived(int number) {
   return atomic_load(&table[number].arrived);
+}
+
+void concur_disposition_took(int number, uint32_t arrival) {
+  unsigned before = atomic_load(&table[number].taken);
+  while ((int32_t)(arrival - before) > 0 &&
+         !atomic_compare_exchange_weak(&table[number].taken, &before, arrival)) {
+    continue;
+  }
 }
 
 bool concur_disposition_wake(uv_async_t *async) {

@@ -33,15 +33,19 @@ void concur_disposition_undrive(void);
 
 /* ---- receivers ---- */
 
-/* One more receiver of the signal.  0, or a libuv error code. */
-int concur_disposition_receive(int number);
+/* One more receiver of the signal.  0, or a libuv error code.  Those that arrive from now on are
+   counted from *arrived + 1 on, modulo 2^32. */
+int concur_disposition_receive(int number, uint32_t *arrived);
 
-/* One receiver less.  With `undelivered`, and if it was the last: the signal is raised again, for
-   the driver or the host. */
-void concur_disposition_unreceive(int number, bool undelivered);
+/* One receiver less.  If it was the last, and none of them took the latest one that arrived, then the
+   signal is raised again: for the driver or the host. */
+void concur_disposition_unreceive(int number);
 
-/* How often receivers of the signal were meant, modulo 2^32. */
+/* The count of those that arrived for receivers. */
 uint32_t concur_disposition_arrived(int number);
+
+/* A receiver took the one that was counted as `arrival`. */
+void concur_disposition_took(int number, uint32_t arrival);
 
 /* Calls uv_async_send(async) whenever a signal arrives for receivers.  False: out of memory. */
 bool concur_disposition_wake(uv_async_t *async);

@@ -75,6 +75,7 @@ struct concur_loop {
   struct concur_dns *dns; /* owned: lookups on their way (dns.c); NULL until the first one */
   void (*dns_free)(struct concur_dns *dns);
   concur_node sources;    /* of concur_source */
+  struct concur_signal_hub *signals; /* owned by signal.c: while receivers are open; else NULL */
   uint32_t external_refs; /* jobs in flight and futures held by C: they keep a driver waiting */
   /* Spins for mail for at most some microseconds before sleeping; NULL or set by the executor. */
   bool (*spin)(concur_loop *loop);

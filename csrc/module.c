@@ -23,6 +23,7 @@
 #include "run.h"
 #include "select.h"
 #include "shared_buffer.h"
+#include "signal_receiver.h"
 #include "socket.h"
 #include "stream.h"
 #include "suspend.h"
@@ -112,6 +113,7 @@ int luaopen_concur_core(lua_State *L) {
   concur_listener_open(L, runtime);
   concur_dns_open(L, runtime);
   concur_udp_open(L, runtime);
+  concur_signal_open(L, runtime);
   set_extras(L, runtime);
   hide_functions(L);
   lua_pushvalue(L, -1);

@@ -385,14 +385,16 @@ void concur_process_unref(concur_process *process) {
   uv_unref((uv_handle_t *)(process->pidfd >= 0 ? (void *)&process->poll : (void *)&process->uv));
 }
 
+void concur_process_let_go(concur_process *process) {
+  if (process->state == CONCUR_PROCESS_ENDED && process->hold) process_reap(process);
+}
+
 void concur_process_release(concur_process *process) {
   process->released = true;
   if (process->state == CONCUR_PROCESS_GONE) {
     free_when_unused(process);
   } else if (process->detached) { /* its end is still noticed, but nobody waits for it */
     concur_process_unref(process);
-  } else if (process->state == CONCUR_PROCESS_ENDED && process->hold) {
-    process_reap(process);
   } else {
     process_end(process, process->grace_ns);
   }

@@ -86,6 +86,9 @@ void concur_process_end_now(concur_process *process);
 /* From now on it does not keep the loop alive: somebody else waits for it, or nobody. */
 void concur_process_unref(concur_process *process);
 
+/* Reaps one that was held and has ended, and leaves its group alone. */
+void concur_process_let_go(concur_process *process);
+
 /* Frees it, at once or when it is GONE.  If it still runs it is ended, unless it is detached. */
 void concur_process_release(concur_process *process);
 

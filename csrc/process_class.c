@@ -8,11 +8,14 @@
  */
 #include "process_class.h"
 
+#include <fcntl.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "disposition.h"
 #include "process.h"
 #include "select.h"
+#include "stream.h"
 
 typedef struct process_object {
   concur_process *process; /* owned; NULL: not started */
@@ -48,16 +51,73 @@ static char **string_list(lua_State *L, const char *name) {
   return list;
 }
 
-static int *integer_list(lua_State *L, const char *name, int *count) {
-  lua_getfield(L, 1, name);
-  *count = (int)lua_rawlen(L, -1);
-  int *list = lua_newuserdatauv(L, (size_t)*count * sizeof *list, 0);
+/* What a child gets as one descriptor, and what this process keeps of it. */
+typedef struct endpoint {
+  int fd;                /* for the child; owned while `stream` is set; -1: none */
+  concur_stream *stream; /* borrowed: this end of the pipe */
+  int from;              /* >= 0: as that other descriptor of the child */
+} endpoint;
+
+/* The descriptor in a Lua file. */
+static int file_descriptor(lua_State *L, int index) {
+  const luaL_Stream *file = luaL_checkudata(L, index, LUA_FILEHANDLE);
+  if (file->closef == NULL) luaL_error(L, "attempt to use a closed file");
+  (void)fflush(file->f);
+  return fileno(file->f);
+}
+
+/* Reads the list `fds`: of each descriptor of the child a number, false (nothing), "pipe", "stdout", or
+   a file.  Pushes the endpoints, then for each "pipe" a stream, else nil. */
+static endpoint *endpoint_list(lua_State *L, concur_runtime *runtime, int *count) {
+  lua_getfield(L, 1, "fds");
+  int list = lua_gettop(L);
+  *count = (int)lua_rawlen(L, list);
+  luaL_checkstack(L, *count + LUA_MINSTACK, NULL);
+  endpoint *ends = lua_newuserdatauv(L, (size_t)*count * sizeof *ends, 0);
   for (int i = 0; i < *count; i++) {
-    lua_rawgeti(L, -2, i + 1);
-    list[i] = (int)lua_tointeger(L, -1);
+    ends[i] = (endpoint){.fd = -1, .from = -1};
+    lua_rawgeti(L, list, i + 1);
+    if (lua_type(L, -1) == LUA_TUSERDATA) {
+      ends[i].fd = file_descriptor(L, -1);
+    } else if (lua_type(L, -1) == LUA_TNUMBER) {
+      ends[i].fd = (int)lua_tointeger(L, -1);
+    } else if (lua_type(L, -1) == LUA_TSTRING && strcmp(lua_tostring(L, -1), "stdout") == 0) {
+      ends[i].from = STDOUT_FILENO;
+    } else if (lua_type(L, -1) == LUA_TSTRING) {
+      ends[i].stream = concur_stream_new(L, runtime, CONCUR_STREAM_PIPE);
+      lua_remove(L, -2);
+      continue;
+    }
     lua_pop(L, 1);
+    lua_pushnil(L);
   }
-  return list;
+  return ends;
+}
+
+/* Makes the pipe of one endpoint.  A libuv error code, and then nothing is left open. */
+static int endpoint_open(endpoint *end, bool child_reads) {
+  uv_file fds[2];
+  int error = uv_pipe(fds, child_reads ? 0 : UV_NONBLOCK_PIPE, child_reads ? UV_NONBLOCK_PIPE : 0);
+  if (error != 0) return error;
+  int ours = child_reads ? fds[1] : fds[0];
+  end->fd = child_reads ? fds[0] : fds[1];
+  error = uv_pipe_open((uv_pipe_t *)concur_stream_handle(end->stream), ours);
+  if (error != 0) {
+    (void)close(ours);
+  } else {
+    concur_stream_opened(end->stream,
+                         child_reads ? CONCUR_STREAM_WRITABLE : CONCUR_STREAM_READABLE);
+  }
+  return error;
+}
+
+/* The child has its ends, or will not be. */
+static void endpoints_close(endpoint *ends, int count, bool failed) {
+  for (int i = 0; i < count; i++) {
+    if (ends[i].stream == NULL) continue;
+    if (ends[i].fd >= 0) (void)close(ends[i].fd);
+    if (failed) concur_stream_abort(ends[i].stream);
+  }
 }
 
 static bool boolean_field(lua_State *L, const char *name) {
@@ -82,19 +142,30 @@ static int push_spawn_error(lua_State *L, concur_runtime *runtime, int error,
                          directory ? options->cwd : options->file);
 }
 
-/* core.spawn_process(options) -> object, or nil, OSError.  The fields are those of
-   concur_process_options, checked by the caller; args, env and fds are lists. */
+/* Starts it with its pipes.  A libuv error code, and then no descriptor is left open. */
+static int process_start(concur_loop *loop, concur_process_options *options, endpoint *ends,
+                         int *fds, concur_process **process) {
+  int error = 0;
+  for (int i = 0; i < options->fd_count && error == 0; i++) {
+    if (ends[i].stream != NULL) error = endpoint_open(&ends[i], i == STDIN_FILENO);
+    fds[i] = ends[i].from >= 0 ? fds[ends[i].from] : ends[i].fd;
+  }
+  options->fds = fds;
+  if (error == 0) error = concur_process_spawn(loop, options, process);
+  endpoints_close(ends, options->fd_count, error != 0);
+  return error;
+}
+
+/* core.spawn_process(options) -> child, streams of its descriptors 0, 1, ... (nil: no pipe); or nil,
+   OSError.  The fields are those of concur_process_options, checked by the caller; args and env are
+   lists, fds is as endpoint_list wants it. */
 static int l_spawn_process(lua_State *L) {
   concur_runtime *runtime = concur_runtime_of(L);
   luaL_checktype(L, 1, LUA_TTABLE);
   lua_settop(L, 1);
   luaL_checkstack(L, LUA_MINSTACK, NULL);
   concur_loop *loop = concur_scheduler_loop(L, runtime->scheduler);
-  process_object *self =
-      concur_class_new(L, runtime, CONCUR_CLASS_PROCESS, sizeof *self, 0);
-  concur_list_init(&self->waiters);
   concur_process_options options = {.args = string_list(L, "args"), .env = string_list(L, "env")};
-  options.fds = integer_list(L, "fds", &options.fd_count);
   options.own_group = boolean_field(L, "group");
   options.detached = boolean_field(L, "detached");
   options.hold = boolean_field(L, "hold");
@@ -106,12 +177,21 @@ static int l_spawn_process(lua_State *L) {
   options.cwd = lua_tostring(L, -1);
   lua_getfield(L, 1, "file");
   options.file = lua_tostring(L, -1);
-  int error = concur_process_spawn(loop, &options, &self->process);
+  process_object *self =
+      concur_class_new(L, runtime, CONCUR_CLASS_PROCESS, sizeof *self, 0);
+  concur_list_init(&self->waiters);
+  int object = lua_gettop(L);
+  endpoint *ends = endpoint_list(L, runtime, &options.fd_count);
+  int streams = lua_gettop(L) - options.fd_count;
+  int *fds = lua_newuserdatauv(L, (size_t)options.fd_count * sizeof *fds, 0);
+  int error = process_start(loop, &options, ends, fds, &self->process);
   if (error != 0) return push_spawn_error(L, runtime, error, &options);
   self->process->on_change = on_change;
   self->process->owner = self;
-  lua_settop(L, 2);
-  return 1;
+  lua_settop(L, streams + options.fd_count);
+  lua_pushvalue(L, object);
+  lua_insert(L, streams + 1);
+  return options.fd_count + 1;
 }
 
 /* ---- its end ---- */
@@ -183,14 +263,40 @@ static int l_waiting(lua_State *L) {
   return 1;
 }
 
-/* object:finish(now): asks it to end. */
-static int l_finish(lua_State *L) {
+/* Ending it is not given up: its grace time bounds it. */
+static bool never_abort(concur_fiber *fiber) {
+  (void)fiber;
+  return false;
+}
+
+static const concur_wait wait_end = {.name = "the end of a process", .abort = never_abort};
+
+static int end_wait(lua_State *L, concur_fiber *fiber) {
+  process_object *self = lua_touserdata(L, 1);
+  if (has_reached(self, true)) return 0;
+  return concur_parking_park(L, fiber, &self->waiters, &wait_end, self, end_wait);
+}
+
+/* child:ask_to_end([grace]): TERM, after the grace time KILL.  Never waits. */
+static int l_ask_to_end(lua_State *L) {
   process_object *self = check_process(L);
-  if (lua_toboolean(L, 2)) {
-    concur_process_end_now(self->process);
-  } else {
-    concur_process_end(self->process);
-  }
+  if (!lua_isnoneornil(L, 2)) self->process->grace_ns = concur_check_duration(L, 2);
+  concur_process_end(self->process);
+  return 0;
+}
+
+/* child:join(): waits until all of it is gone, shielded; not where waiting is impossible. */
+static int l_join(lua_State *L) {
+  concur_runtime *runtime = concur_runtime_of(L);
+  process_object *self = check_process(L);
+  lua_settop(L, 1);
+  if (has_reached(self, true) || !concur_fiber_may_wait(L, runtime)) return 0;
+  return end_wait(L, concur_fiber_enter(L, runtime));
+}
+
+/* child:let_go(): a process that was held is reaped, what is left of its group may go on. */
+static int l_let_go(lua_State *L) {
+  concur_process_let_go(check_process(L)->process);
   return 0;
 }
 
@@ -241,6 +347,21 @@ static int l_signal_number(lua_State *L) {
   return 1;
 }
 
+extern char **environ;
+
+/* core.environment() -> table of the variables of this process */
+static int l_environment(lua_State *L) {
+  lua_newtable(L);
+  for (char **variable = environ; variable != NULL && *variable != NULL; variable++) {
+    const char *end = strchr(*variable, '=');
+    if (end == NULL) continue;
+    lua_pushlstring(L, *variable, (size_t)(end - *variable));
+    lua_pushstring(L, end + 1);
+    lua_rawset(L, -3);
+  }
+  return 1;
+}
+
 /* core.use_pidfd(boolean): for tests. */
 static int l_use_pidfd(lua_State *L) {
   concur_process_use_pidfd(lua_toboolean(L, 1));
@@ -249,12 +370,15 @@ static int l_use_pidfd(lua_State *L) {
 
 void concur_process_class_open(lua_State *L, concur_runtime *runtime) {
   const luaL_Reg methods[] = {{"wait", l_wait},     {"waiting", l_waiting},
-                              {"finish", l_finish}, {"kill", l_kill},
+                              {"ask_to_end", l_ask_to_end},
+                              {"join", l_join},     {"let_go", l_let_go},
+                              {"kill", l_kill},
                               {"state", l_state},   {"pid", l_pid},
                               {NULL, NULL}};
   const luaL_Reg metamethods[] = {{"__gc", l_gc}, {NULL, NULL}};
   const luaL_Reg functions[] = {{"spawn_process", l_spawn_process},
                                 {"signal_number", l_signal_number},
+                                {"environment", l_environment},
                                 {"use_pidfd", l_use_pidfd},
                                 {NULL, NULL}};
   concur_class_define(L, runtime, CONCUR_CLASS_PROCESS, "concur.process.Child", methods,

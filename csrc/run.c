@@ -461,6 +461,7 @@ void concur_run_close(lua_State *L, concur_runtime *runtime) {
   concur_executor_close(L, runtime);
   concur_task_drop_all(scheduler);
   if (loop == NULL) return;
+  concur_signal_close(loop);
   concur_process_close(loop);
   concur_sigint_release(loop);
   scheduler->loop = NULL;

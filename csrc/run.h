@@ -26,6 +26,9 @@ void concur_executor_close(lua_State *L, concur_runtime *runtime);
    still there. */
 void concur_process_close(concur_loop *loop);
 
+/* [signal.c] Closes all receivers of signals; called while the loop is still there. */
+void concur_signal_close(concur_loop *loop);
+
 #pragma GCC visibility pop
 
 #endif

@@ -429,6 +429,12 @@ concur.dns = require "concur.dns"
 ---@type concur.errors
 concur.errors = require "concur.errors"
 
+---@type concur.process
+concur.process = require "concur.process"
+
+---@type concur.signal
+concur.signal = require "concur.signal"
+
 ---@type concur.testing
 concur.testing = require "concur.testing"
 
@@ -954,6 +960,19 @@ function Queue:getting() end
 ---@param item any not nil
 ---@return concur.Arm
 function Queue:putting(item) end
+
+---Signals as they arrive: an iterator over their names.
+---@class concur.signal.Receiver
+---@operator call: string
+local Receiver = {}
+
+---Closes the receiver: those who wait get `nil`.  When it was the last one for a signal, the old
+---handler is back, and gets a signal that arrived and was not taken.  Idempotent; never suspends.
+function Receiver:close() end
+
+---An arm for `concur.select` that takes the next signal; its result is the name, `nil` once closed.
+---@return concur.Arm
+function Receiver:receiving() end
 
 ---Options for this state's loop, for any number of runs.
 ---@class concur.Runner

@@ -29,7 +29,7 @@ local errors = {}
 ---@field errors? any[] `ErrorGroup`: the errors, [1] to [n]
 ---@field tracebacks? table<integer, string> `ErrorGroup`: where each was raised
 ---@field tasks? table<integer, concur.Task> `ErrorGroup`: the task that each came from
----@field code? string|integer `OSError`: "ECONNREFUSED"; `WorkerCrashed`: the exit code
+---@field code? string|integer `OSError`: "ECONNREFUSED"; `WorkerCrashed`, `ProcessError`: the exit code
 ---@field errno? integer `OSError`: the system's number
 ---@field call? string `OSError`: what was attempted, "connect" for example
 ---@field path? string `OSError`: the file; `TransferError`: which part could not cross
@@ -37,8 +37,9 @@ local errors = {}
 ---@field partial? string `IncompleteRead`: what had been read
 ---@field value? any `RemoteError`: what was raised in the worker
 ---@field remote_traceback? string where it was raised in the worker
----@field signal? string|integer `WorkerCrashed`: the signal that ended it
----@field stderr? string `WorkerCrashed`: the end of what it wrote to stderr
+---@field signal? string|integer `WorkerCrashed`, `ProcessError`: the signal that ended it
+---@field stdout? string `ProcessError`: what it wrote to stdout
+---@field stderr? string `WorkerCrashed`: the end of what it wrote to stderr; `ProcessError`: all
 local Error = {}
 
 local KINDS = {
@@ -56,6 +57,7 @@ local KINDS = {
   RemoteError = true,
   BrokenExecutor = true,
   WorkerCrashed = true,
+  ProcessError = true,
   Deadlock = true,
   Interrupted = true,
 }

@@ -40,7 +40,15 @@ local lazy = {
 }
 
 -- Modules of their own: `concur.errors` is `require "concur.errors"`.
-local modules = { errors = true, testing = true, progress = true, net = true, dns = true }
+local modules = {
+  errors = true,
+  testing = true,
+  progress = true,
+  net = true,
+  dns = true,
+  process = true,
+  signal = true,
+}
 
 local group_start -- group:start, loaded with concur.tasks
 

@@ -235,6 +235,23 @@ function support.pid()
   return file:read "n"
 end
 
+---The children of this process, zombies included, that are there now.
+---@return string[] lines "<pid> (<name>) <state>"
+function support.children()
+  local own, found = support.pid(), {}
+  for id in lfs.dir "/proc" do
+    local file = id:find "^%d+$" and io.open("/proc/" .. id .. "/stat")
+    if file then
+      local name, state, parent = (file:read "a" or ""):match "^%d+ (%b()) (%a) (%d+)"
+      file:close()
+      if tonumber(parent) == own then
+        found[#found + 1] = ("%s %s %s"):format(id, name, state)
+      end
+    end
+  end
+  return found
+end
+
 ---Sends a signal after a while, from another process. Never waits.
 ---@param seconds number
 ---@param signal string "INT", "TERM", ...
