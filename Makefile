@@ -50,8 +50,9 @@ TESTHOST := $(BUILD)/testhost
 FAULT_MODULE := $(BUILD)/faults/concur/core.so
 WRAPPED := $(shell sed -nE 's/^void .?__wrap_([a-z]+).*;$$/\1/p; s/^DELAYS.([a-z_]+),.*/\1/p; \
 	s/^(REFUSES|DELAYS_RESULT).[^,]*, ([a-z_]+),.*/\2/p' spec/host/wraps.c)
-# C modules for the specs, and the ones in examples/capi: they include nothing but include/concur.h.
-CAPI_MODULES := $(patsubst %.c,$(BUILD)/%.so,$(notdir $(wildcard spec/capi/*.c)))
+# C modules for the specs, and the examples: of concur they include nothing but include/concur.h.
+CAPI_MODULES := $(patsubst %.c,$(BUILD)/%.so,$(notdir $(wildcard spec/capi/*.c))) \
+	$(patsubst %,$(BUILD)/%.so,lines csqlite czlib) $(BUILD)/capi_host
 # What the specs need besides the module itself.
 TEST_BUILDS := $(TESTHOST) $(FAULT_MODULE) $(CAPI_MODULES)
 
@@ -220,8 +221,20 @@ $(BUILD)/obj/host/%.o: spec/host/%.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(COMPILE) -MMD -MP -c -o $@ $<
 
+C_MODULE = $(COMPILE) $(MODULE_FLAGS) -fvisibility=default -o $@ $< $(LDFLAGS) $(C_MODULE_LIBS)
+$(BUILD)/csqlite.so: C_MODULE_LIBS = -lsqlite3
+$(BUILD)/czlib.so: C_MODULE_LIBS = -lz
+# Written for those who compile with fewer warnings than we do.
+$(BUILD)/lines.so: WARNINGS = -Wall -Wextra -Wpedantic
+
 $(BUILD)/%.so: spec/capi/%.c include/concur.h $(BUILD)/flags
-	$(COMPILE) $(MODULE_FLAGS) -fvisibility=default -o $@ $< $(LDFLAGS)
+	$(C_MODULE)
+
+$(BUILD)/%.so: examples/capi/%.c include/concur.h $(BUILD)/flags
+	$(C_MODULE)
+
+$(BUILD)/capi_host: examples/capi/host.c include/concur.h $(BUILD)/flags
+	$(COMPILE) -rdynamic -o $@ $< $(LDFLAGS) $(LUA_LIBS) -ldl -lm
 
 # -rdynamic lets the modules that it loads use its Lua, wherever that comes from.
 $(TESTHOST): $(HOST_OBJECTS)
