@@ -53,8 +53,10 @@ WRAPPED := $(shell sed -nE 's/^void .?__wrap_([a-z]+).*;$$/\1/p; s/^DELAYS.([a-z
 # C modules for the specs, and the examples: of concur they include nothing but include/concur.h.
 CAPI_MODULES := $(patsubst %.c,$(BUILD)/%.so,$(notdir $(wildcard spec/capi/*.c))) \
 	$(patsubst %,$(BUILD)/%.so,lines csqlite czlib) $(BUILD)/capi_host
+# The module with checks for the wrong thread (CONCUR_DEBUG), which only one file does.
+DEBUG_MODULE := $(BUILD)/debug/concur/core.so
 # What the specs need besides the module itself.
-TEST_BUILDS := $(TESTHOST) $(FAULT_MODULE) $(CAPI_MODULES)
+TEST_BUILDS := $(TESTHOST) $(FAULT_MODULE) $(DEBUG_MODULE) $(CAPI_MODULES)
 
 # What a Lua program needs in order to find concur in this tree.
 RUN = LUA_PATH="$(CURDIR)/lua/?.lua;$(CURDIR)/lua/?/init.lua;;" \
@@ -244,6 +246,14 @@ $(FAULT_MODULE): $(OBJECTS) $(BUILD)/obj/host/wraps.o
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) $(SANITIZE) $(MODULE_FLAGS) $(WRAPPED:%=-Wl,--wrap=%) -pthread -o $@ $^ \
 	  $(LDFLAGS) $(UV_LIBS)
+
+$(BUILD)/obj/debug/%.o: csrc/%.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(COMPILE) -DCONCUR_DEBUG -MMD -MP -c -o $@ $<
+
+$(DEBUG_MODULE): $(filter-out %/capi_state.o,$(OBJECTS)) $(BUILD)/obj/debug/capi_state.o
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(SANITIZE) $(MODULE_FLAGS) -pthread -o $@ $^ $(LDFLAGS) $(UV_LIBS)
 
 # Changes when the commands do: then everything is compiled again.
 .PHONY: force

@@ -1,34 +1,14 @@
 -- The rock: `luarocks make` installs it into any tree, and it works from there with no build tree
 -- around.
+local installed = require "spec.support.installed"
 local support = require "spec.support"
 
-local ROCKSPEC = "concur-scm-1.rockspec"
+local ROCKSPEC = installed.ROCKSPEC
 
 local function load_rockspec()
   local rockspec = {}
   assert(loadfile(support.root .. "/" .. ROCKSPEC, "t", rockspec))()
   return rockspec
-end
-
--- What belongs to the rock, in a directory of its own: luarocks builds in the sources.
-local function copy_sources()
-  local directory = support.tmpdir()
-  local result = support.execute { "cp", "-R", "csrc", "lua", "include", ROCKSPEC, directory }
-  assert.equal(0, result.code, support.describe(result))
-  assert.equal(0, support.execute({ "sh", "-c", "rm -f csrc/*.o" }, { cwd = directory }).code)
-  return directory
-end
-
--- The stock interpreter in a tree's module paths and no others of ours.
-local function run_installed(tree, code)
-  local script = support.tmpdir() .. "/script.lua"
-  support.write_file(script, code)
-  local env = {
-    LUA_PATH = tree .. "/share/lua/5.4/?.lua;" .. tree .. "/share/lua/5.4/?/init.lua",
-    LUA_CPATH = tree .. "/lib/lua/5.4/?.so",
-    LUA_INIT = false,
-  }
-  return support.execute({ "lua5.4", script }, { env = env, cwd = support.tmpdir() })
 end
 
 describe("the rockspec", function()
@@ -69,15 +49,8 @@ end)
 
 describe("the installed rock", function()
   it("works from any directory, with no build tree around", function()
-    local sources, tree = copy_sources(), support.tmpdir()
-    local made = support.execute(
-      { "luarocks", "--lua-version", "5.4", "--tree", tree, "make" },
-      { cwd = sources, timeout = 240, env = { LUA_PATH = false, LUA_CPATH = false,
-        LUA_INIT = false } })
-    assert.equal(0, made.code, support.describe(made))
-    assert.equal(0, support.execute { "rm", "-rf", sources }.code)
-
-    local result = run_installed(tree, [[
+    local tree = installed.tree()
+    local result = installed.run([[
       local concur = require "concur"
       print(concur.run(function()
         local names = {}
@@ -93,7 +66,7 @@ describe("the installed rock", function()
     -- Each module by itself: nothing was left out.
     for name, module in pairs(load_rockspec().build.modules) do
       if type(module) == "string" then
-        local required = run_installed(tree, ("require %q"):format(name))
+        local required = installed.run(("require %q"):format(name))
         assert.equal(0, required.code, support.describe(required))
       end
     end
