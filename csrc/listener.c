@@ -19,6 +19,7 @@
 #include "listener.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -312,6 +313,24 @@ static int l_fd(lua_State *L) {
   return 1;
 }
 
+/*@lua
+---Takes the descriptor out of the listener, which is closed then; a socket file stays.  For another
+---thread's or program's `net.listen_fd`.  Who waits in `accept` gets `nil, Closed`.  Never suspends.
+---@return integer? fd
+---@return concur.Error? error
+function Listener:detach() end
+*/
+static int l_detach(lua_State *L) {
+  listener *self = check_listener(L);
+  int fd = fcntl(self->fd, F_DUPFD_CLOEXEC, 0);
+  if (fd < 0) return fail(L, uv_translate_sys_error(errno), "detach", self->name);
+  free(self->path); /* the file belongs to whoever gets the descriptor */
+  self->path = NULL;
+  listener_close(self);
+  lua_pushinteger(L, fd);
+  return 1;
+}
+
 static int l_tostring(lua_State *L) {
   const box *owner = check_box(L);
   lua_pushfstring(L, "concur.Listener: %s (%p)",
@@ -433,7 +452,7 @@ void concur_listener_open(lua_State *L, concur_runtime *runtime) {
                                 {"listen_fd", l_listen_fd},
                                 {NULL, NULL}};
   const luaL_Reg methods[] = {{"accept", l_accept}, {"close", l_close},     {"closed", l_closed},
-                              {"address", l_address}, {"fd", l_fd}, {NULL, NULL}};
+                              {"address", l_address}, {"fd", l_fd},         {"detach", l_detach}, {NULL, NULL}};
   const luaL_Reg metamethods[] = {
       {"__close", l_close}, {"__gc", l_gc}, {"__tostring", l_tostring}, {NULL, NULL}};
   concur_class_define(L, runtime, CONCUR_CLASS_LISTENER, "concur.Listener", methods, metamethods);

@@ -54,13 +54,19 @@ int concur_socket_into(concur_stream *stream, int fd) {
   return 0;
 }
 
+static bool is_listening(int fd) {
+  int listens = 0;
+  socklen_t size = sizeof listens;
+  return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) == 0 && listens;
+}
+
 /* core.stream_from_fd(fd): the stream owns the descriptor when it succeeded. */
 static int l_stream_from_fd(lua_State *L) {
   concur_runtime *runtime = concur_runtime_of(L);
   lua_Integer fd = luaL_checkinteger(L, 1);
   luaL_argcheck(L, fd >= 0 && fd <= INT_MAX, 1, "not a descriptor");
   concur_stream_kind kind;
-  switch (uv_guess_handle((uv_file)fd)) {
+  switch (is_listening((int)fd) ? UV_UNKNOWN_HANDLE : uv_guess_handle((uv_file)fd)) {
   case UV_TCP: kind = CONCUR_STREAM_TCP; break;
   case UV_NAMED_PIPE: kind = CONCUR_STREAM_PIPE; break;
   default:

@@ -3,6 +3,8 @@
  * Streams: their making, opening and closing.  stream.h tells what they are, docs/design/streams.md
  * who owns what; stream_read.c and stream_write.c are the two directions.         [loop thread]
  */
+#include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -315,6 +317,42 @@ static int l_fd(lua_State *L) {
   return 1;
 }
 
+static bool is_busy(const concur_stream *stream) {
+  return stream->reader != NULL || concur_stream_unsent(stream) > 0 || stream->shutting ||
+         !concur_list_empty(&stream->writers) || !concur_list_empty(&stream->drainers);
+}
+
+/*@lua
+---Takes the descriptor out of the stream, which is closed then: for another library, or another
+---thread's `net.from_fd`.  The descriptor is non-blocking, and the caller's to close.  Raises
+---`InvalidState` while something is unsent (`flush` first) or a task waits in the stream.  Never
+---suspends.
+---@return integer? fd
+---@return string|concur.Error rest what had arrived and was not read
+function Stream:detach() end
+*/
+static int l_detach(lua_State *L) {
+  concur_stream *stream = concur_stream_check(L, 1);
+  if (is_busy(stream)) {
+    return concur_error_raise(L, concur_runtime_of(L), "InvalidState",
+                              "cannot detach: something is unsent or a task waits in the stream");
+  }
+  uv_os_fd_t fd;
+  int error = uv_fileno(stream->handle.uv, &fd);
+  int copy = -1;
+  lua_pushlstring(L, concur_bytes_data(&stream->in), stream->in.size);
+  if (stream->state != CONCUR_STREAM_OPEN) return concur_stream_fail_closed(L); /* a finalizer */
+  if (error == 0) {
+    copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    if (copy < 0) error = uv_translate_sys_error(errno);
+  }
+  if (error != 0) return concur_stream_fail(L, stream, error, "detach");
+  concur_stream_finish(stream);
+  lua_pushinteger(L, copy);
+  lua_insert(L, -2);
+  return 2;
+}
+
 void concur_stream_add_methods(lua_State *L, concur_runtime *runtime, const luaL_Reg *methods) {
   lua_rawgeti(L, LUA_REGISTRYINDEX, runtime->class_ref[CONCUR_CLASS_STREAM]);
   lua_getfield(L, -1, "__index");
@@ -324,7 +362,7 @@ void concur_stream_add_methods(lua_State *L, concur_runtime *runtime, const luaL
 
 void concur_stream_open(lua_State *L, concur_runtime *runtime) {
   const luaL_Reg methods[] = {
-      {"close", l_close}, {"closed", l_closed}, {"fd", l_fd}, {NULL, NULL}};
+      {"close", l_close}, {"closed", l_closed}, {"fd", l_fd}, {"detach", l_detach}, {NULL, NULL}};
   const luaL_Reg metamethods[] = {
       {"__close", l_close}, {"__gc", l_gc}, {"__tostring", l_tostring}, {NULL, NULL}};
   concur_class_define(L, runtime, CONCUR_CLASS_STREAM, "concur.Stream", methods, metamethods);

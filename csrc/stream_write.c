@@ -85,8 +85,15 @@ static void begin_shutdown(concur_stream *stream) {
   }
 }
 
+static void tell_room(concur_stream *stream) {
+  if (concur_stream_unsent(stream) <= stream->out_low) {
+    wake_writers(stream, CONCUR_OUTCOME_VALUE);
+  }
+}
+
 /* Everything is sent. */
 static void drained(concur_stream *stream) {
+  wake_writers(stream, CONCUR_OUTCOME_VALUE);
   if (stream->ending) {
     begin_shutdown(stream);
     return;
@@ -105,10 +112,7 @@ static void on_write(uv_write_t *request, int status) {
     return;
   }
   concur_stream_send(stream);
-  if (stream->state == CONCUR_STREAM_CLOSED) return;
-  if (concur_stream_unsent(stream) <= stream->out_low) {
-    wake_writers(stream, CONCUR_OUTCOME_VALUE);
-  }
+  if (stream->state == CONCUR_STREAM_OPEN) tell_room(stream);
 }
 
 /* Gives libuv what was gathered. */
@@ -247,6 +251,20 @@ static int write_body(lua_State *L, concur_fiber *fiber) {
   return 1;
 }
 
+/* Makes strings of the arguments, numbers as io.write writes them (in Lua 5.4 "1" for 1.0). */
+static void check_strings(lua_State *L) {
+  int last = lua_gettop(L);
+  for (int index = 2; index <= last; index++) {
+    if (lua_type(L, index) == LUA_TNUMBER && !lua_isinteger(L, index) && LUA_VERSION_NUM < 505) {
+      char text[64];
+      (void)lua_number2str(text, sizeof text, lua_tonumber(L, index));
+      lua_pushstring(L, text);
+      lua_replace(L, index);
+    }
+    (void)luaL_checkstring(L, index);
+  }
+}
+
 static concur_stream *check_writable(lua_State *L) {
   concur_stream *stream = concur_stream_check(L, 1);
   if (stream->ending) {
@@ -267,8 +285,7 @@ function Stream:write(...) end
 */
 static int l_write(lua_State *L) {
   concur_stream *stream = check_writable(L);
-  int last = lua_gettop(L);
-  for (int index = 2; index <= last; index++) (void)luaL_checkstring(L, index);
+  check_strings(L);
   if (!stream->writable) return concur_stream_fail(L, stream, UV_EBADF, "writing");
   return concur_fiber_begin(L, write_body);
 }
@@ -407,6 +424,7 @@ static int l_water_marks(lua_State *L) {
   stream->in_low = marks[1] < marks[0] ? marks[1] : marks[0] - 1;
   stream->out_high = marks[2];
   stream->out_low = marks[3] < marks[2] ? marks[3] : marks[2] - 1;
+  wake_writers(stream, CONCUR_OUTCOME_VALUE); /* they look again */
   lua_settop(L, 1);
   return 1;
 }

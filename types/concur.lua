@@ -845,6 +845,12 @@ function Listener:address() end
 ---@return integer
 function Listener:fd() end
 
+---Takes the descriptor out of the listener, which is closed then; a socket file stays.  For another
+---thread's or program's `net.listen_fd`.  Who waits in `accept` gets `nil, Closed`.  Never suspends.
+---@return integer? fd
+---@return concur.Error? error
+function Listener:detach() end
+
 ---Mutual exclusion between tasks; first come, first served; not reentrant.
 ---@class concur.Lock
 local Lock = {}
@@ -1139,6 +1145,14 @@ function Stream:closed() end
 ---The number of the descriptor, for functions that want one.  It stays the stream's.
 ---@return integer
 function Stream:fd() end
+
+---Takes the descriptor out of the stream, which is closed then: for another library, or another
+---thread's `net.from_fd`.  The descriptor is non-blocking, and the caller's to close.  Raises
+---`InvalidState` while something is unsent (`flush` first) or a task waits in the stream.  Never
+---suspends.
+---@return integer? fd
+---@return string|concur.Error rest what had arrived and was not read
+function Stream:detach() end
 
 ---Reads as `file:read` does: "l" a line, "L" a line with its end, "n" a number, "a" all up to the
 ---end, a number that many bytes; without a format a line.  At the end it returns nil (and for "a"

@@ -310,9 +310,9 @@ function Handlers:spawn(fn, stream, on_error)
       self.changed:set()
     end })
     local _ <close> = stream
-    local ok, err = concur.pcall(fn, stream)
+    local ok, err = concur.xpcall(fn, core.traceback_handler, stream)
     if not ok then
-      on_error(err, stream)
+      on_error(err, stream, core.first_traceback(err))
     end
   end)
 end
@@ -328,8 +328,22 @@ function Handlers:__close()
   end)
 end
 
-local function report(err)
-  core.report(err, "error in a connection's handler")
+local function report(err, stream, traceback)
+  local what = stream and "error in a connection's handler" or "error of a server's accept"
+  core.report(err, what, traceback)
+end
+
+-- What is told of errors: an error in telling is reported, it ends nothing either.
+local function reporter(on_error)
+  if not on_error then
+    return report
+  end
+  return function(err, stream)
+    local ok, second = concur.xpcall(on_error, core.traceback_handler, err, stream)
+    if not ok then
+      core.report(second, "error in a server's on_error", core.first_traceback(second))
+    end
+  end
 end
 
 local function is_closed(err)
@@ -339,7 +353,7 @@ end
 -- Accepts until the listener is closed. While descriptors are used up, connections stay in the
 -- system's queue, and it tries again when one was closed here, or after a while.
 local function accept_loop(handler, listener, handlers, options)
-  local limit, on_error = options.limit or math.huge, options.on_error or report
+  local limit, on_error = options.limit or math.huge, reporter(options.on_error)
   local delay = RETRY_FIRST
   while true do
     handlers:wait_below(limit)
@@ -358,6 +372,11 @@ local function accept_loop(handler, listener, handlers, options)
       delay = math.min(delay * 2, RETRY_MOST)
     end
   end
+end
+
+local function callable(value)
+  local metatable = debug.getmetatable(value)
+  return type(value) == "function" or (metatable and metatable.__call) ~= nil
 end
 
 ---Serves connections: each one is a task that calls `handler(stream)`, and its stream is closed when
@@ -379,6 +398,9 @@ end
 ---@return boolean? true
 ---@return concur.Error? error it could not listen
 function net.serve(handler, host, port, options)
+  if not callable(handler) then
+    error(("bad argument #1 (handler expected, got %s)"):format(type(handler)), 2)
+  end
   if type(host) == "userdata" then
     options = check_options(port, 3, SERVE_OPTIONS)
   else

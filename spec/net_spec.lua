@@ -1,0 +1,464 @@
+-- SPDX-License-Identifier: MIT
+-- Connecting and listening over real sockets: TCP over IPv4 and IPv6, Unix sockets with and without a
+-- file, several addresses at once, addresses, options, descriptors, errors.
+
+local concur = require "concur"
+local errors = require "concur.errors"
+local expect = require "spec.support.expect"
+local lfs = require "lfs"
+local support = require "spec.support"
+local testing = require "concur.testing"
+
+local net = concur.net
+local it = testing.wrap_it(it, { clock = false })
+
+-- A listener on a port of the system's choice, and the port.
+local function listen(host, options)
+  local listener = assert(net.listen(host or "127.0.0.1", 0, options))
+  local _, port = listener:address()
+  return listener, port
+end
+
+-- A port on which nobody listens.
+local function free_port()
+  local _ <close>, port = listen()
+  return port
+end
+
+-- A listener whose queue is full, so that connecting to it never ends; what fills it, to be closed;
+-- and the port.
+local function full_listener()
+  local listener, port = listen("127.0.0.1", { backlog = 1 })
+  local tasks = {}
+  for i = 1, 4 do
+    tasks[i] = concur.spawn(net.connect, "127.0.0.1", port)
+  end
+  concur.sleep(0.02)
+  return listener, expect.guard(function()
+    for _, task in ipairs(tasks) do
+      task:cancel()
+      concur.wait { task }
+      if task:state() == "done" and task:result() then
+        task:result():close()
+      end
+    end
+    listener:close()
+  end), port
+end
+
+local function expect_code(code, text, result, err)
+  assert.is_nil(result)
+  assert.is_true(errors.is(err, "OSError"), tostring(err))
+  assert.equal(code, err.code)
+  assert.is_truthy(err.message:find(text, 1, true), err.message)
+  return err
+end
+
+local function exchange(client, server)
+  client:write "from the client\n"
+  assert.equal("from the client", server:read())
+  server:write "from the server\n"
+  assert.equal("from the server", client:read())
+end
+
+describe("net.connect and net.listen", function()
+  for _, host in ipairs { "127.0.0.1", "::1" } do
+    it("connect over TCP to " .. host, function()
+      local listener <close>, port = listen(host)
+      local client <close> = assert(net.connect(host, port))
+      local server <close> = assert(listener:accept())
+      exchange(client, server)
+      assert.same({ host, port }, { client:peer_address() })
+      assert.same({ host, port }, { server:local_address() })
+      assert.same({ client:local_address() }, { server:peer_address() })
+      assert.same({ host, port }, { listener:address() })
+    end)
+  end
+
+  it("listen to all addresses with '*'", function()
+    local listener <close>, port = listen "*"
+    for _, host in ipairs { "127.0.0.1", "::1" } do
+      local client <close> = assert(net.connect(host, port))
+      local server <close> = assert(listener:accept())
+      exchange(client, server)
+    end
+    local _ <close>, only_port = listen("::", { ipv6only = true })
+    expect_code("ECONNREFUSED", "127.0.0.1:" .. only_port, net.connect("127.0.0.1", only_port))
+  end)
+
+  it("connect over Unix sockets, and remove the file", function()
+    local path = support.tmpdir() .. "/socket"
+    local listener = assert(net.listen { path = path })
+    assert.equal(path, (listener:address()))
+    assert.equal("socket", lfs.attributes(path, "mode"))
+    expect_code("EADDRINUSE", path, net.listen { path = path })
+    local client <close> = assert(net.connect { path = path })
+    local server <close> = assert(listener:accept())
+    exchange(client, server)
+    assert.equal(path, (client:peer_address()))
+    assert.equal("", (server:peer_address()))
+    listener:close()
+    assert.is_nil(lfs.attributes(path, "mode"))
+    expect_code("ENOENT", path, net.connect { path = path })
+  end)
+
+  it("leave a file alone that another program has put in its place", function()
+    local path = support.tmpdir() .. "/socket"
+    local first = assert(net.listen { path = path })
+    os.remove(path)
+    local second <close> = assert(net.listen { path = path })
+    first:close()
+    local client <close> = assert(net.connect { path = path })
+    assert(second:accept()):close()
+    assert.is_false(client:closed())
+  end)
+
+  it("connect over abstract Unix names", function()
+    local name = ("\0concur-spec-%d"):format(support.pid())
+    local listener <close> = assert(net.listen { path = name })
+    assert.equal(name, (listener:address()))
+    local client <close> = assert(net.connect { path = name })
+    local server <close> = assert(listener:accept())
+    exchange(client, server)
+    expect_code("EADDRINUSE", "@" .. name:sub(2), net.listen { path = name })
+  end)
+
+  it("tell what is wrong, with the address", function()
+    local port = free_port()
+    local err = expect_code("ECONNREFUSED", "127.0.0.1:" .. port, net.connect("127.0.0.1", port))
+    assert.equal("127.0.0.1:" .. port, err.address)
+    assert.equal("connect", err.call)
+    expect_code("ECONNREFUSED", "[::1]:" .. port, net.connect("::1", port))
+    local listener <close>, used = listen()
+    expect_code("EADDRINUSE", "127.0.0.1:" .. used, net.listen("127.0.0.1", used))
+    expect_code("EADDRNOTAVAIL", "192.0.2.1:0", net.listen("192.0.2.1", 0))
+    expect_code("ENOENT", "/nowhere/at/all", net.listen { path = "/nowhere/at/all" })
+    assert.is_false(listener:closed())
+  end)
+
+  it("refuse wrong arguments and unknown options, and name them", function()
+    expect.message("bad argument #1 (host expected, got nil)", net.connect)
+    expect.message("bad argument #2 (port expected, got nil)", net.connect, "127.0.0.1")
+    expect.message("bad argument #2 (port expected, got 65536)", net.listen, "127.0.0.1", 65536)
+    expect.message("bad argument #2 (port expected, got 1.5)", net.listen, "127.0.0.1", 1.5)
+    expect.message("unknown option 'tiemout'", net.connect, "127.0.0.1", 1, { tiemout = 1 })
+    expect.message("unknown option 'limit'", net.listen, "127.0.0.1", 1, { limit = 1 })
+    expect.message("option 'nodelay' must be a boolean", net.connect, "127.0.0.1", 1,
+      { nodelay = 1 })
+    expect.message("option 'path' is missing", net.connect, {})
+    expect.message("goes without a host", net.connect, "127.0.0.1", 1, { path = "x" })
+    expect.message("the path is too long", net.connect, { path = ("x"):rep(200) })
+    expect.message("keepalive must be", net.connect, "127.0.0.1", 1, { keepalive = "x" })
+    expect.message("options expected, got number", net.listen, "127.0.0.1", 1, 2)
+  end)
+
+  it("connect from a local address and port", function()
+    local listener <close>, port = listen()
+    local from = free_port()
+    local client <close> = assert(net.connect("127.0.0.1", port,
+      { local_address = "127.0.0.2", local_port = from }))
+    assert.same({ "127.0.0.2", from }, { client:local_address() })
+    local server <close> = assert(listener:accept())
+    assert.same({ "127.0.0.2", from }, { server:peer_address() })
+    expect_code("EADDRNOTAVAIL", "127.0.0.1:" .. port, net.connect("127.0.0.1", port,
+      { local_address = "192.0.2.1" }))
+  end)
+
+  it("set the options of TCP", function()
+    local listener <close>, port = listen("127.0.0.1", { nodelay = false, keepalive = 10 })
+    local client <close> = assert(net.connect("127.0.0.1", port, { keepalive = true }))
+    local server <close> = assert(listener:accept())
+    assert.equal(client, client:nodelay(false))
+    assert.equal(client, client:nodelay(true))
+    assert.equal(server, server:keepalive(30))
+    assert.equal(server, server:keepalive(false))
+    expect.message("keepalive must be", server.keepalive, server, 0)
+    local one <close>, other = net.socketpair()
+    other:close()
+    expect.message("not a TCP stream", one.nodelay, one, true)
+  end)
+
+  it("let several listeners share a port with reuseport", function()
+    local first <close>, port = listen("127.0.0.1", { reuseport = true })
+    local second <close> = assert(net.listen("127.0.0.1", port, { reuseport = true }))
+    local counts = { 0, 0 }
+    local acceptors = {}
+    for i, listener in ipairs { first, second } do
+      acceptors[i] = concur.spawn(function()
+        while true do
+          assert(listener:accept()):close()
+          counts[i] = counts[i] + 1
+        end
+      end)
+    end
+    for _ = 1, 60 do
+      local client <close> = assert(net.connect("127.0.0.1", port))
+      assert.is_nil((client:read()))
+    end
+    acceptors[1]:cancel()
+    acceptors[2]:cancel()
+    concur.wait(acceptors)
+    assert.equal(60, counts[1] + counts[2])
+    assert.is_true(counts[1] > 0 and counts[2] > 0)
+  end)
+end)
+
+-- ---------------------------------------------------------------------------------------------
+-- Names with several addresses
+-- ---------------------------------------------------------------------------------------------
+
+-- A resolver that knows one name.
+local function resolver_of(list)
+  return function(host, port, options)
+    assert(host == "example" and math.type(port) == "integer" and type(options) == "table")
+    return list
+  end
+end
+
+describe("a name with several addresses", function()
+  it("is tried until one accepts", function()
+    local listener <close>, port = listen()
+    local refused = free_port()
+    local client <close> = assert(net.connect("example", port, { resolver = resolver_of {
+      { address = "::1", family = "inet6", port = refused },
+      { address = "127.0.0.1", family = "inet" },
+    } }))
+    assert.same({ "127.0.0.1", port }, { client:peer_address() })
+    assert(listener:accept()):close()
+  end)
+
+  it("alternates families, and gives each attempt a head start", function()
+    local listener <close>, port = listen("::1")
+    local full, fillers <close>, full_port = full_listener()
+    local started = concur.now()
+    local client <close> = assert(net.connect("example", port, {
+      attempt_delay = 0.05,
+      resolver = resolver_of {
+        { address = "127.0.0.1", family = "inet", port = full_port },
+        { address = "127.0.0.1", family = "inet", port = full_port },
+        { address = "::1", family = "inet6" },
+      },
+    }))
+    assert.equal("::1", (client:peer_address()))
+    local took = concur.now() - started
+    assert.is_true(took >= 0.045 and took < 0.4 * support.time_scale, took)
+    assert(listener:accept()):close()
+    full:close()
+    assert.is_truthy(fillers)
+  end)
+
+  it("fails with all that went wrong", function()
+    local a, b = free_port(), free_port()
+    local err = expect_code("ECONNREFUSED", "connect example:1: all 2 addresses failed",
+      net.connect("example", 1, { resolver = resolver_of {
+        { address = "127.0.0.1", family = "inet", port = a },
+        { address = "::1", family = "inet6", port = b },
+      } }))
+    assert.is_truthy(err.message:find("127.0.0.1:" .. a, 1, true))
+    assert.is_truthy(err.message:find("[::1]:" .. b, 1, true))
+  end)
+
+  it("passes on what its resolver says", function()
+    local failure = errors.new("OSError", "example: unknown", { code = "EAI_NONAME" })
+    local result, err = net.connect("example", 1, { resolver = function()
+      return nil, failure
+    end })
+    assert.is_nil(result)
+    assert.equal(failure, err)
+    expect_code("EAI_NODATA", "example", net.connect("example", 1, { resolver = resolver_of {} }))
+  end)
+
+  it("keeps one connection when two arrive together", function()
+    local listener <close>, port = listen()
+    for _ = 1, 20 do
+      local client <close> = assert(net.connect("example", port, {
+        attempt_delay = 0,
+        resolver = resolver_of {
+          { address = "127.0.0.1", family = "inet" }, { address = "127.0.0.1", family = "inet" },
+          { address = "127.0.0.1", family = "inet" },
+        },
+      }))
+      client:write "x\n"
+      -- Those that were given up show the end at once.
+      local texts = {}
+      concur.move_on_after(0.01, function()
+        while true do
+          local server <close> = assert(listener:accept())
+          texts[#texts + 1] = server:read "l"
+        end
+      end)
+      assert.equal("x", table.concat(texts))
+    end
+  end)
+end)
+
+-- ---------------------------------------------------------------------------------------------
+-- Accepting
+-- ---------------------------------------------------------------------------------------------
+
+describe("a listener", function()
+  it("serves several tasks that accept, in turn", function()
+    local listener <close>, port = listen()
+    local acceptors = {}
+    for i = 1, 3 do
+      acceptors[i] = concur.spawn(listener.accept, listener)
+    end
+    concur.checkpoint()
+    local clients = {}
+    for i = 1, 3 do
+      clients[i] = assert(net.connect("127.0.0.1", port))
+    end
+    for i = 1, 3 do
+      acceptors[i]:result():close()
+      clients[i]:close()
+    end
+  end)
+
+  it("loses no connection when accept is cancelled", function()
+    local listener <close>, port = listen()
+    local acceptor = concur.spawn(listener.accept, listener)
+    concur.checkpoint()
+    acceptor:cancel()
+    concur.wait { acceptor }
+    assert.is_true(acceptor:cancelled())
+    local client <close> = assert(net.connect("127.0.0.1", port))
+    local server <close> = assert(listener:accept())
+    exchange(client, server)
+    assert.is_false((concur.move_on_after(0.005, listener.accept, listener)))
+  end)
+
+  it("wakes who accepts when it is closed; then accepting is misuse", function()
+    local listener = listen()
+    local acceptor = concur.spawn(listener.accept, listener)
+    concur.checkpoint()
+    assert.is_truthy(tostring(listener):find "127%.0%.0%.1:%d+")
+    listener:close()
+    listener:close()
+    local result, err = acceptor:result()
+    assert.is_nil(result)
+    assert.equal("Closed", err.kind)
+    assert.is_true(listener:closed())
+    assert.is_truthy(tostring(listener):find("closed", 1, true))
+    for _, name in ipairs { "accept", "address", "fd" } do
+      expect.error("Closed", listener[name], listener)
+    end
+  end)
+
+  it("that nobody refers to gives its port back", function()
+    local port = select(2, listen())
+    collectgarbage()
+    collectgarbage()
+    local again <close> = assert(net.listen("127.0.0.1", port))
+    assert.is_false(again:closed())
+  end)
+
+  it("says EMFILE when descriptors run out, and the connection waits", function()
+    local script = support.tmpdir() .. "/script.lua"
+    support.write_file(script, [[
+      local concur = require "concur"
+      local net = concur.net
+      require "concur.error_text" -- while a file can be opened
+      concur.run(function()
+        local listener = assert(net.listen("127.0.0.1", 0))
+        local _, port = listener:address()
+        local client = assert(net.connect("127.0.0.1", port))
+        local hogs = {}
+        repeat
+          local file = io.open "/dev/null"
+          hogs[#hogs + 1] = file
+        until not file
+        local stream, err = listener:accept()
+        assert(stream == nil and err.code == "EMFILE", tostring(err))
+        local result, err = net.connect("127.0.0.1", port)
+        assert(result == nil and err.code == "EMFILE", tostring(err))
+        hogs[#hogs]:close()
+        local server = assert(listener:accept())
+        server:write "it waited"
+        server:close()
+        print(client:read "a")
+      end)]])
+    local result = support.execute({ "sh", "-c", 'ulimit -n 40 && exec "$0" "$@"', support.lua,
+      script }, { env = {
+        LUA_PATH = support.root .. "/lua/?.lua;" .. support.root .. "/lua/?/init.lua;;",
+        LUA_CPATH = support.build .. "/?.so;;",
+      } })
+    assert.equal("it waited\n", result.stdout, support.describe(result))
+  end)
+end)
+
+-- ---------------------------------------------------------------------------------------------
+-- Cancelled connecting
+-- ---------------------------------------------------------------------------------------------
+
+describe("connecting", function()
+  it("that is cancelled leaves no descriptor", function()
+    local full, fillers <close>, port = full_listener()
+    local before = support.fds()
+    local entry = { address = "127.0.0.1", family = "inet", port = port }
+    for _, connect in ipairs {
+      function()
+        return net.connect("127.0.0.1", port)
+      end,
+      function()
+        return net.connect("example", 9,
+          { attempt_delay = 0.001, resolver = resolver_of { entry, entry, entry } })
+      end,
+    } do
+      local ended, stream = concur.move_on_after(0.02, connect)
+      assert.is_false(ended, tostring(stream))
+    end
+    concur.sleep(0)
+    assert.equal(before, support.fds())
+    assert.is_false(full:closed())
+    assert.is_truthy(fillers)
+  end)
+end)
+
+describe("descriptors", function()
+  it("come in from elsewhere", function()
+    local listener <close>, port = listen()
+    local client <close> = assert(net.connect("127.0.0.1", port))
+    local server <close> = assert(listener:accept())
+    local err = expect_code("EBADF", "from_fd", net.from_fd(999))
+    assert.equal("OSError", err.kind)
+    expect_code("EINVAL", "from_fd", net.from_fd(listener:fd()))
+    expect.message("not a descriptor", net.from_fd, -1)
+    exchange(client, server)
+  end)
+
+  it("go out with the bytes that were not read, and come in again", function()
+    local one, other = net.socketpair()
+    one:write "unread "
+    assert.equal("un", other:read(2))
+    local fd, rest = other:detach()
+    assert.is_true(other:closed())
+    assert.equal("read ", rest)
+    local again <close> = assert(net.from_fd(fd))
+    one:write "and more"
+    one:close()
+    assert.equal("and more", again:read "a")
+  end)
+
+  it("stay while something is unsent or waited for", function()
+    local one, other = net.socketpair()
+    one:write(("x"):rep(1000000))
+    expect.error("InvalidState", one.detach, one)
+    local reader = concur.spawn(other.read, other, "a")
+    concur.checkpoint()
+    expect.error("InvalidState", other.detach, other)
+    one:close()
+    assert.equal(1000000, #reader:result())
+    other:close()
+  end)
+
+  it("of listeners come in too", function()
+    local listener <close>, port = listen()
+    local again <close> = assert(net.listen_fd(assert(listener:detach())))
+    assert.is_true(listener:closed())
+    local client <close> = assert(net.connect("127.0.0.1", port))
+    local server <close> = assert(again:accept())
+    exchange(client, server)
+    expect_code("EINVAL", "listen", net.listen_fd(client:fd()))
+    expect_code("EBADF", "listen", net.listen_fd(999))
+  end)
+end)
