@@ -230,6 +230,8 @@ static bool fiber_take_off(concur_fiber *fiber) {
 }
 
 static bool fiber_abort(concur_fiber *fiber) {
+  /* It waits for the time alone. */
+  if (fiber->wait->abort == NULL && !concur_node_linked(&fiber->waiter.node)) return true;
   /* Tampered with: what it waits for may be gone.  The node stays linked, and the fiber's memory is
      not used again; the step will find out. */
   return !concur_fiber_intact(fiber) || fiber_take_off(fiber);

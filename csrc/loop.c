@@ -11,6 +11,7 @@
 
 #include <stdlib.h>
 
+#include "platform.h"
 #include "report.h"
 #include "sigint.h"
 
@@ -141,8 +142,14 @@ static void run_timed(concur_loop *loop, concur_ready *ready) {
 
 static concur_ready *ready_pop(concur_loop *loop) {
   concur_ready *ready = loop->ready_head;
-  loop->ready_head = ready->next;
-  if (loop->ready_head == NULL) loop->ready_tail = &loop->ready_head;
+  concur_ready *next = ready->next;
+  loop->ready_head = next;
+  if (next == NULL) {
+    loop->ready_tail = &loop->ready_head;
+  } else { /* with many tasks, what the next ones need is far away: it comes while this one runs */
+    concur_platform_prefetch(next->memory);
+    concur_platform_prefetch(next->next);
+  }
   return ready;
 }
 

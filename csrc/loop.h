@@ -30,6 +30,7 @@ typedef struct concur_ready concur_ready;
 
 struct concur_ready {
   concur_ready *next;
+  const void *memory; /* what `run` touches first, to be fetched ahead; may be NULL */
   void (*run)(concur_loop *loop, concur_ready *ready);
 };
 

@@ -20,6 +20,15 @@ const char *concur_platform_module_path(void);
 /* How many processors this process may use: affinity and cgroup limits count.  At least 1. */
 uint32_t concur_platform_cpu_count(void);
 
+/* Has the processor fetch what is at the address, which need not be valid, while other work goes on. */
+static inline void concur_platform_prefetch(const void *address) {
+#if defined(__GNUC__)
+  __builtin_prefetch(address);
+#else
+  (void)address;
+#endif
+}
+
 /* Tells the processor that this is a loop that waits. */
 static inline void concur_platform_pause(void) {
 #if defined(__x86_64__) || defined(__i386__)

@@ -211,6 +211,7 @@ static bool body_start(lua_State *L, concur_body *body) {
   lua_State *co = coroutine.co;
   if (co == NULL) return false;
   body->fiber.co = co;
+  body->fiber.ready.memory = co;
   body->fiber.leaf = co;
   body->co_slot = coroutine.slot;
   if (count > SURE && !lua_checkstack(co, count + 8)) return false;
