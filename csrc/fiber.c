@@ -42,10 +42,7 @@ void concur_scheduler_open(lua_State *L, concur_runtime *runtime) {
   concur_timer_init(&top->timer);
 }
 
-concur_loop *concur_scheduler_loop(lua_State *L, concur_scheduler *scheduler) {
-  if (scheduler->loop != NULL && !concur_runtime_forked(scheduler->runtime)) {
-    return scheduler->loop;
-  }
+concur_loop *concur_scheduler_make_loop(lua_State *L, concur_scheduler *scheduler) {
   concur_runtime_check(L, scheduler->runtime);
   int error;
   scheduler->loop = concur_loop_new(scheduler->runtime, &error);

@@ -84,7 +84,7 @@ struct concur_fiber {
   uint8_t outcome;          /* concur_outcome */
   bool given;               /* a value was given to it since park */
   bool is_task;
-  concur_node held;         /* locks that it holds and others wait for (sync.c) */
+  concur_node held;         /* locks that it holds and others wait for (lock.c) */
   int held_count;           /* all locks that it holds */
   struct generator *generators; /* that run in it, innermost first (generator.c); borrowed */
   bool has_context;         /* has context variables of its own */
@@ -116,7 +116,7 @@ struct concur_scheduler {
   /* The fiber ends out of order: its generators are over; their coroutines are closed if `close`. */
   void (*end_generators)(lua_State *L, concur_fiber *fiber, bool close);
   int kills;               /* inside each other, now */
-  void (*abandon_locks)(lua_State *L, concur_fiber *fiber); /* sync.c */
+  void (*abandon_locks)(lua_State *L, concur_fiber *fiber); /* lock.c */
   void (*describe_tasks)(luaL_Buffer *text, concur_scheduler *scheduler);
   uint32_t scope_count;    /* scopes in use, for leak checks */
   concur_scope *free_scopes;
@@ -128,8 +128,15 @@ enum { CONCUR_QUICK_LIMIT = 128 };
 
 void concur_scheduler_open(lua_State *L, concur_runtime *runtime);
 
+concur_loop *concur_scheduler_make_loop(lua_State *L, concur_scheduler *scheduler);
+
 /* The loop of this state, made on first use.  Raises. */
-concur_loop *concur_scheduler_loop(lua_State *L, concur_scheduler *scheduler);
+static inline concur_loop *concur_scheduler_loop(lua_State *L, concur_scheduler *scheduler) {
+  if (scheduler->loop != NULL && !concur_runtime_forked(scheduler->runtime)) {
+    return scheduler->loop;
+  }
+  return concur_scheduler_make_loop(L, scheduler);
+}
 
 /* The fiber on whose behalf Lua code runs now: the running task, else the top-level fiber. */
 static inline concur_fiber *concur_fiber_current(concur_scheduler *scheduler) {
@@ -156,6 +163,13 @@ static inline concur_fiber *concur_fiber_here(lua_State *L) {
   concur_fiber *fiber = concur_fiber_running;
   if (fiber != NULL && fiber->leaf == L) return fiber;
   return concur_fiber_current(concur_runtime_of(L)->scheduler);
+}
+
+/* The same as concur_runtime_of, sooner. */
+static inline concur_runtime *concur_runtime_here(lua_State *L) {
+  concur_fiber *fiber = concur_fiber_running;
+  if (fiber != NULL && fiber->leaf == L) return fiber->scheduler->runtime;
+  return concur_runtime_of(L);
 }
 
 /* The short way of the next function: the running task, if it may wait here and now; else NULL. */

@@ -254,7 +254,7 @@ function TaskGroup:spawn(fn, ...) end
 function TaskGroup:cancel(reason) end
 */
 static int l_group_spawn(lua_State *L) {
-  concur_runtime *runtime = concur_runtime_of(L);
+  concur_runtime *runtime = concur_runtime_here(L);
   concur_group *group = check_open_group(L);
   concur_check_callable(L, 2);
   concur_task_spawn(L, runtime, lua_gettop(L) - 2, NULL, group);

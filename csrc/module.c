@@ -10,24 +10,28 @@
 #include "connect.h"
 #include "context_var.h"
 #include "dns.h"
+#include "event.h"
 #include "executor.h"
 #include "generator.h"
 #include "group.h"
 #include "hooks.h"
 #include "join.h"
 #include "listener.h"
+#include "lock.h"
 #include "parking.h"
 #include "process_class.h"
 #include "process_pool_class.h"
 #include "queue.h"
 #include "run.h"
 #include "select.h"
+#include "semaphore.h"
+#include "settings.h"
 #include "shared_buffer.h"
 #include "signal_receiver.h"
+#include "sleep.h"
 #include "socket.h"
 #include "stream.h"
 #include "suspend.h"
-#include "sync.h"
 #include "terminal.h"
 #include "transfer.h"
 #include "udp.h"
@@ -85,6 +89,7 @@ int luaopen_concur_core(lua_State *L) {
   concur_future_open(L, runtime);
   concur_task_open(L, runtime);
   concur_await_open(L, runtime);
+  concur_sleep_open(L, runtime);
   concur_callback_open(L, runtime);
   concur_scope_open(L, runtime);
   concur_group_open(L, runtime);
@@ -94,10 +99,13 @@ int luaopen_concur_core(lua_State *L) {
   concur_context_var_open(L, runtime);
   concur_generator_open(L, runtime);
   concur_parking_open(L, runtime);
-  concur_sync_open(L, runtime);
+  concur_lock_open(L, runtime);
+  concur_event_open(L, runtime);
+  concur_semaphore_open(L, runtime);
   concur_queue_open(L, runtime);
   concur_select_open(L, runtime);
   concur_run_open(L, runtime);
+  concur_settings_open(L, runtime);
   concur_capi_open(L, runtime);
   concur_hooks_open(L, runtime);
   concur_terminal_open(L, runtime);

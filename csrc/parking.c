@@ -50,6 +50,12 @@ concur_waiter *concur_parking_take(lua_State *L, concur_node *waiters) {
   return NULL;
 }
 
+int concur_would_block(lua_State *L, const concur_runtime *runtime, const char *text) {
+  luaL_pushfail(L);
+  concur_error_new(L, runtime, "WouldBlock", "%s", text);
+  return 2;
+}
+
 int concur_parking_count(const concur_node *waiters) {
   int count = 0;
   for (concur_node *node = waiters->next; node != waiters; node = node->next) {

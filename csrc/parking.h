@@ -40,6 +40,9 @@ bool concur_parking_give(lua_State *L, concur_node *waiters);
    (nothing pushed) when there is none. */
 concur_waiter *concur_parking_take(lua_State *L, concur_node *waiters);
 
+/* Pushes nil and a WouldBlock with this text; returns 2. */
+int concur_would_block(lua_State *L, const concur_runtime *runtime, const char *text);
+
 /* How many wait. */
 int concur_parking_count(const concur_node *waiters);
 

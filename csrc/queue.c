@@ -263,9 +263,7 @@ static int l_try_put(lua_State *L) {
     case CONCUR_QUEUE_DONE: break;
     case CONCUR_QUEUE_CLOSED: return raise_closed(L, runtime);
     case CONCUR_QUEUE_WAIT:
-      luaL_pushfail(L);
-      concur_error_new(L, runtime, "WouldBlock", "the queue is full");
-      return 2;
+      return concur_would_block(L, runtime, "the queue is full");
   }
   lua_pushboolean(L, 1);
   return 1;
@@ -286,9 +284,7 @@ static int l_try_get(lua_State *L) {
     case CONCUR_QUEUE_CLOSED: return push_closed(L, runtime);
     case CONCUR_QUEUE_WAIT: break;
   }
-  luaL_pushfail(L);
-  concur_error_new(L, runtime, "WouldBlock", "the queue is empty");
-  return 2;
+  return concur_would_block(L, runtime, "the queue is empty");
 }
 
 static int l_iterate(lua_State *L) { /* upvalue 2: the queue */

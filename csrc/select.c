@@ -14,8 +14,8 @@
 #include <math.h>
 
 #include "await.h"
+#include "event.h"
 #include "queue.h"
-#include "sync.h"
 
 /* ---- arms ---- */
 

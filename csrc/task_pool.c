@@ -31,7 +31,7 @@ struct concur_task_pool {
   uint32_t total;       /* idle or in use */
   uint32_t most_used;   /* at once, in this period */
   uint32_t limit;       /* of `total`, from the periods before */
-  uint64_t period_ends; /* on the loop's clock */
+  uint64_t period_began; /* on the loop's clock */
 };
 
 void concur_task_pool_open(lua_State *L, concur_runtime *runtime) {
@@ -130,7 +130,7 @@ static void begin_period(struct concur_task_pool *pool, uint64_t now) {
   if (pool->limit < pool->most_used) pool->limit = pool->most_used;
   if (pool->limit < ALWAYS_KEPT) pool->limit = ALWAYS_KEPT;
   pool->most_used = pool->total - pool->idle_count;
-  pool->period_ends = now + PERIOD_NS;
+  pool->period_began = now;
 }
 
 /* Drops idle coroutines that there were no use for lately. */
@@ -149,7 +149,7 @@ void concur_coroutine_give_back(lua_State *L, concur_scheduler *scheduler,
   const concur_loop *loop = scheduler->loop;
   uint64_t now = loop->is_virtual ? loop->virtual_ns : loop->polled_ns;
   pool->idle[pool->idle_count++] = coroutine; /* there is room for all that were made */
-  if (now >= pool->period_ends) begin_period(pool, now);
+  if (now - pool->period_began >= PERIOD_NS) begin_period(pool, now); /* also when it went back */
   if (pool->total > pool->limit) drop_idle(L, scheduler, pool);
 }
 

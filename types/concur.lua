@@ -34,22 +34,6 @@ function concur.current_task() end
 ---@return concur.Task[]
 function concur.all_tasks() end
 
----Suspends for at least `seconds` and returns the other arguments; `sleep(0)` lets every other ready
----task run once.
----@async
----@param seconds number NaN is an argument error, negative counts as 0, `math.huge` is for ever
----@param ... any
----@return any ...
-function concur.sleep(seconds, ...) end
-
----Lets every other ready task run once, and raises if the task is cancelled.
----@async
-function concur.checkpoint() end
-
----Suspends until cancelled.
----@async
-function concur.sleep_forever() end
-
 ---Makes a channel. It can be an argument, an upvalue or a result of a job, and a value in a channel.
 ---@param capacity? integer values that it holds; 0 (the default): `send` waits until somebody receives
 ---@return concur.Channel
@@ -86,6 +70,9 @@ function concur.default_executor(pool) end
 ---@param ... any arguments, copied
 ---@return any ... results, copied
 function concur.to_thread(fn, ...) end
+
+---@return concur.Event
+function concur.Event() end
 
 ---As `coroutine.wrap`, but `fn` may also suspend the task that calls the generator: `coroutine.yield`
 ---hands values to the caller, waits go to the scheduler.  May not yield inside a cancel scope that it
@@ -133,6 +120,9 @@ function concur.race(...) end
 ---@return any key
 ---@return any ...
 function concur.any(...) end
+
+---@return concur.Lock
+function concur.Lock() end
 
 ---Makes a pool of processes.  None is started before the first job.  Its methods are those of a pool
 ---of threads.  A job that ends its process (a crash in C, `os.exit`, a signal) fails with
@@ -270,10 +260,30 @@ function concur.after(seconds) end
 ---@return any ...
 function concur.select(arms) end
 
+---@param permits integer at least 0
+---@return concur.Semaphore
+function concur.Semaphore(permits) end
+
 ---`n` zero bytes, or a copy of the string.
 ---@param content integer|string
 ---@return concur.SharedBuffer
 function concur.SharedBuffer(content) end
+
+---Suspends for at least `seconds` and returns the other arguments; `sleep(0)` lets every other ready
+---task run once.
+---@async
+---@param seconds number NaN is an argument error, negative counts as 0, `math.huge` is for ever
+---@param ... any
+---@return any ...
+function concur.sleep(seconds, ...) end
+
+---Lets every other ready task run once, and raises if the task is cancelled.
+---@async
+function concur.checkpoint() end
+
+---Suspends until cancelled.
+---@async
+function concur.sleep_forever() end
 
 ---The bridge to callback APIs: calls `start(resume, fail)`, then suspends until one of them is
 ---called; returns the arguments of `resume`, raises the argument of `fail`.  Both return `false` when
@@ -283,16 +293,6 @@ function concur.SharedBuffer(content) end
 ---@param start fun(resume: fun(...): boolean, fail: fun(error: any): boolean): fun(reason: any): boolean?|nil
 ---@return any ...
 function concur.suspend(start) end
-
----@return concur.Lock
-function concur.Lock() end
-
----@return concur.Event
-function concur.Event() end
-
----@param permits integer at least 0
----@return concur.Semaphore
-function concur.Semaphore(permits) end
 
 ---Makes a pool of threads.  No thread is started before the first job.
 ---
@@ -664,10 +664,6 @@ function ContextVar:with(value, fn, ...) end
 ---@class concur.Event
 local Event = {}
 
----An arm that waits until the event is set.
----@return concur.Arm
-function Event:waiting() end
-
 ---Waits until the event is set.
 ---@async
 ---@return true
@@ -684,6 +680,10 @@ function Event:is_set() end
 
 ---@return integer count of tasks that wait
 function Event:waiters() end
+
+---An arm that waits until the event is set.
+---@return concur.Arm
+function Event:waiting() end
 
 ---The event loop of this Lua state.
 ---@class concur.EventLoop
