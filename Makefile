@@ -195,7 +195,7 @@ fuzz-lua: $(MODULE) $(TESTHOST)
 
 # Helpers of the targets above.
 .PHONY: objects sanitized covered specs
-objects: $(OBJECTS) $(HOST_OBJECTS) $(BUILD)/obj/host/wraps.o
+objects: $(OBJECTS) $(HOST_OBJECTS) $(BUILD)/obj/host/wraps.o $(CAPI_MODULES)
 
 specs:
 	$(BUSTED)

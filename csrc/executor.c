@@ -167,9 +167,10 @@ void concur_executor_collect(lua_State *L, concur_runtime *runtime) {
 }
 
 /* Waits for mail without sleeping, while there are jobs and a core to spare. */
-static bool on_spin(concur_loop *loop) {
+bool concur_executor_spin(concur_loop *loop) {
   concur_executors *executors = loop->runtime->executors;
-  if (executors == NULL || executors->call_count == 0 || executors->cores < 2) return false;
+  if (executors == NULL || executors->call_count + executors->work_count == 0) return false;
+  if (executors->cores < 2) return false;
   if (executors->spin_rest > 0) {
     executors->spin_rest--;
     return false;
@@ -306,7 +307,7 @@ static void call_link(concur_call *call, concur_executor *executor, concur_call_
   call->future = &future->future;
   call->holds_loop = true;
   loop->external_refs++;
-  loop->spin = on_spin;
+  loop->spin = concur_executor_spin;
   executor->references++;
   executors->call_count++;
   concur_list_append(&executors->calls, &call->link);

@@ -28,6 +28,7 @@ typedef struct concur_executors {
   concur_node views; /* of concur_executor */
   concur_node calls; /* in flight, submitted by this state */
   uint32_t call_count;
+  uint32_t work_count;        /* C work on its way (work.c) */
   concur_node kept; /* of calls that are over: their memory is used again */
   uint32_t kept_count;
   concur_shared_pool *shared; /* one reference: the default pool's slot */
@@ -97,6 +98,9 @@ void concur_executor_check(lua_State *L, concur_executor *executor);
 /* This state's view of the default pool, which is made if there is none; it stays valid until
    somebody replaces it.  Raises.  In default_pool.c. */
 concur_executor *concur_executor_default(lua_State *L, concur_runtime *runtime);
+
+/* `spin` of a loop to which replies will come: looks for mail for a moment. */
+bool concur_executor_spin(concur_loop *loop);
 
 /* What is gathered goes to the pool now. */
 void concur_executor_publish(concur_executor *executor);

@@ -15,6 +15,8 @@ static void work_run(concur_job *job, concur_thread *thread) {
 static void on_done(concur_mail *mail, void *owner) {
   concur_work *work = concur_container_of(mail, concur_work, job.mail);
   concur_loop *loop = owner;
+  concur_executors *executors = loop->runtime->executors;
+  executors->work_count--;
   loop->external_refs--;
   work->done(work, loop);
   concur_job_release(&work->job);
@@ -58,6 +60,9 @@ int concur_work_submit(concur_loop *loop, concur_work *work) {
     concur_job_release(&work->job);
     return error;
   }
+  concur_executors *executors = loop->runtime->executors;
+  executors->work_count++;
+  loop->spin = concur_executor_spin;
   loop->external_refs++;
   return 0;
 }

@@ -2,6 +2,7 @@
 -- The functions of include/concur.h, through spec/capi/capi_probe.c, which gives them to Lua.
 
 local concur = require "concur"
+local everywhere = require "spec.support.cancel_everywhere"
 local probe = require "capi_probe"
 local support = require "spec.support"
 local virtual = require "spec.support.virtual"
@@ -529,6 +530,72 @@ describe("a cancelled", function()
   end)
 end)
 
+describe("a C function that waits, cancelled at every point,", function()
+  it("loses no data and leaves no job behind", function()
+    everywhere(function(case)
+      local submitted, dropped = 0, probe.counts().dropped * 0
+      local function submit()
+        submitted = submitted + 1
+        return (probe.submit { what = "x" })
+      end
+      case:victim(function()
+        probe.join(submit())
+        local future, handle = probe.future { cancel = true }
+        probe.post(probe.loop(), function()
+          handle:settle "in time"
+        end, true)
+        probe.join(future)
+        probe.await(submit())
+        pcall(probe.join, submit())
+        probe.join_k(submit())
+      end)
+      case:join()
+      for _ = 1, 1000 do
+        dropped = dropped + probe.counts().dropped
+        if dropped >= submitted then
+          break
+        end
+        concur.to_thread(type, nil)
+      end
+      -- A future that was settled after its cancellation drops what it was brought.
+      assert.is_true(dropped - submitted == 0 or dropped - submitted == 1)
+    end)
+  end)
+end)
+
+describe("after a fork", function()
+  it("the child's functions refuse", function()
+    local result = support.run_lua([[
+      local concur = require "concur"
+      local probe = require "capi_probe"
+      local function refused(fn, ...)
+        local ok, e = pcall(fn, ...)
+        assert(not ok and tostring(e):find("forked", 1, true), tostring(e))
+      end
+      local future, handle = probe.future()
+      probe.join(probe.submit {})
+      if testhost.fork() == 0 then
+        refused(probe.future)
+        refused(probe.submit, {})
+        refused(probe.join, future)
+        refused(probe.await, future)
+        refused(probe.loop)
+        refused(probe.hold)
+        refused(probe.timer, print)
+        refused(probe.fd_ready, 0, 1)
+        local status, e = probe.step(0)
+        assert(status ~= 0 and tostring(e):find("forked", 1, true))
+        assert(probe.host() == -1)
+        os.exit(7, true)
+      end
+      assert(testhost.wait() == 7)
+      handle:settle "parent goes on"
+      print(future:result())
+    ]], { lua = support.host, env = { ASAN_OPTIONS = "detect_leaks=0" } })
+    assert.equal("parent goes on\n", result.stdout, support.describe(result))
+  end)
+end)
+
 describe("post", function()
   it("calls a function on the loop's thread, in order, from any thread", function()
     local loop, log = probe.loop(), {}
@@ -719,10 +786,9 @@ end)
 
 describe("fd_ready", function()
   local function with_pipe(fn)
-    local reading, writing = probe.pipe()
+    local reading, writing, pipe = probe.pipe()
+    local _ <close> = pipe
     fn(reading, writing)
-    assert.is_true(probe.close(reading))
-    assert.is_true(probe.close(writing))
   end
 
   it("is done when there is something to read, or room to write", function()

@@ -268,14 +268,14 @@ static int l_submit(lua_State *L) {
   luaL_checktype(L, 1, LUA_TTABLE);
   lua_settop(L, 1);
   concur_job_options options = {.size = (size_t)option_integer(L, 1, "size", sizeof options)};
-  job *self = calloc(1, sizeof *self);
-  if (self == NULL) return luaL_error(L, "not enough memory");
-  option_string(L, 1, "what", self->base.what, sizeof self->base.what);
-  option_string(L, 1, "kind", self->kind, sizeof self->kind);
+  job wanted;
+  memset(&wanted, 0, sizeof wanted);
+  option_string(L, 1, "what", wanted.base.what, sizeof wanted.base.what);
+  option_string(L, 1, "kind", wanted.kind, sizeof wanted.kind);
   lua_getfield(L, 1, "seconds");
-  self->seconds = lua_tonumber(L, -1);
+  wanted.seconds = lua_tonumber(L, -1);
   lua_getfield(L, 1, "stoppable");
-  self->stoppable = lua_toboolean(L, -1);
+  wanted.stoppable = lua_toboolean(L, -1);
   lua_getfield(L, 1, "interrupt");
   if (lua_toboolean(L, -1)) options.cancel = job_interrupt;
   lua_getfield(L, 1, "name");
@@ -283,6 +283,9 @@ static int l_submit(lua_State *L) {
   lua_getfield(L, 1, "done");
   concur_push_fn done = lua_isnil(L, -1) ? job_done : NULL;
   if (lua_getfield(L, 1, "pool") != LUA_TNIL) options.pool = -1;
+  job *self = malloc(sizeof *self); /* last: what is above may raise */
+  if (self == NULL) return luaL_error(L, "not enough memory");
+  memcpy(self, &wanted, sizeof *self);
   api->submit(L, job_work, done, job_drop, self, &options);
   return 1;
 }
@@ -363,10 +366,11 @@ static void post(void *argument) {
 /* post(loop, fn, in_thread) */
 static int l_post(lua_State *L) {
   posting self = {*(concur_loop_ref **)luaL_checkudata(L, 1, "capi_probe.loop"), NULL, 0};
+  lua_pushvalue(L, 2);
+  int function = luaL_ref(L, LUA_REGISTRYINDEX);
   self.data = malloc(sizeof *self.data);
   if (self.data == NULL) return luaL_error(L, "not enough memory");
-  lua_pushvalue(L, 2);
-  self.data->function = luaL_ref(L, LUA_REGISTRYINDEX);
+  self.data->function = function;
   call_in(L, lua_toboolean(L, 3), post, &self);
   lua_pushinteger(L, self.result);
   return 1;
@@ -459,21 +463,28 @@ static int l_fd_ready(lua_State *L) {
   return 1;
 }
 
-static int l_pipe(lua_State *L) { /* -> for reading, for writing */
-  int ends[2];
+static int l_pipe_close(lua_State *L) {
+  int *ends = luaL_checkudata(L, 1, "capi_probe.pipe");
+  for (int i = 0; i < 2; i++) {
+    if (ends[i] >= 0) close(ends[i]);
+    ends[i] = -1;
+  }
+  return 0;
+}
+
+static int l_pipe(lua_State *L) { /* -> for reading, for writing, what closes both */
+  int *ends = lua_newuserdatauv(L, 2 * sizeof *ends, 0);
+  ends[0] = ends[1] = -1;
+  luaL_setmetatable(L, "capi_probe.pipe");
   if (pipe(ends) != 0) return luaL_error(L, "no pipe");
   lua_pushinteger(L, ends[0]);
   lua_pushinteger(L, ends[1]);
-  return 2;
+  lua_rotate(L, -3, 2);
+  return 3;
 }
 
 static int l_write(lua_State *L) {
   lua_pushboolean(L, write((int)luaL_checkinteger(L, 1), "x", 1) == 1);
-  return 1;
-}
-
-static int l_close(lua_State *L) {
-  lua_pushboolean(L, close((int)luaL_checkinteger(L, 1)) == 0);
   return 1;
 }
 
@@ -589,7 +600,6 @@ int luaopen_capi_probe(lua_State *L) {
                                        {"fd_ready", l_fd_ready},
                                        {"pipe", l_pipe},
                                        {"write", l_write},
-                                       {"close", l_close},
                                        {"push_error", l_push_error},
                                        {"push_os_error", l_push_os_error},
                                        {"step", l_step},
@@ -620,6 +630,11 @@ int luaopen_capi_probe(lua_State *L) {
   luaL_setfuncs(L, timer_methods, 0);
   lua_pushvalue(L, -1);
   lua_setfield(L, -2, "__index");
+  luaL_newmetatable(L, "capi_probe.pipe");
+  lua_pushcfunction(L, l_pipe_close);
+  lua_setfield(L, -2, "__close");
+  lua_pushcfunction(L, l_pipe_close);
+  lua_setfield(L, -2, "__gc");
   luaL_newmetatable(L, "capi_probe.loop");
   lua_pushcfunction(L, l_loop_gc);
   lua_setfield(L, -2, "__gc");

@@ -83,6 +83,7 @@ REFUSES(int, uv_timer_init, UV_ENOMEM, (uv_loop_t * loop, uv_timer_t *timer), (l
 REFUSES(int, uv_async_init, UV_EMFILE, (uv_loop_t * loop, uv_async_t *async, uv_async_cb callback),
         (loop, async, callback))
 REFUSES(int, uv_mutex_init, UV_ENOMEM, (uv_mutex_t * mutex), (mutex))
+REFUSES(int, uv_mutex_init_recursive, UV_ENOMEM, (uv_mutex_t * mutex), (mutex))
 REFUSES(int, uv_cond_init, UV_ENOMEM, (uv_cond_t * condition), (condition))
 REFUSES(int, uv_thread_create, UV_EAGAIN, (uv_thread_t * id, uv_thread_cb entry, void *argument),
         (id, entry, argument))

@@ -14,7 +14,7 @@ local faults = {}
 -- What can fail together. `uv:` marks libuv's own allocations.
 faults.memory = "malloc calloc realloc uv:malloc uv:calloc"
 faults.threads = "uv_thread_create"
-faults.primitives = "uv_mutex_init uv_cond_init"
+faults.primitives = "uv_mutex_init uv_mutex_init_recursive uv_cond_init"
 faults.loop = "uv_loop_init uv_timer_init uv_async_init"
 -- libuv 1.44 forgets the epoll descriptor when one of the others is refused to a new loop.
 faults.epoll = "epoll_create1"
@@ -81,7 +81,8 @@ function faults.fail_cleanly(code, functions, allowed, options)
       env = {
         LUA_PATH = support.root .. "/lua/?.lua;" .. support.root .. "/lua/?/init.lua;"
           .. support.root .. "/?.lua;" .. support.root .. "/?/init.lua;;",
-        LUA_CPATH = support.build .. (functions and "/faults/?.so;;" or "/?.so;;"),
+        LUA_CPATH = (functions and support.build .. "/faults/?.so;" or "") .. support.build
+          .. "/?.so;;",
       },
     })
     if result.code ~= 0 then
