@@ -261,4 +261,4 @@ $(BUILD)/flags: force
 	@mkdir -p $(@D)
 	@echo '$(COMPILE) $(MODULE_FLAGS)' | cmp -s - $@ || echo '$(COMPILE) $(MODULE_FLAGS)' > $@
 
--include $(OBJECTS:.o=.d) $(wildcard $(BUILD)/obj/host/*.d)
+-include $(OBJECTS:.o=.d) $(wildcard $(BUILD)/obj/host/*.d) $(BUILD)/obj/debug/capi_state.d
