@@ -36,6 +36,8 @@ local WORKLOADS = {
   "transfer_table",
   "transfer_list",
   "transfer_string",
+  "transfer_buffer",
+  "fib",
   "startup",
 }
 
