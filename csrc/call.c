@@ -47,6 +47,7 @@ bool concur_call_init(concur_call *call, concur_pool *pool, concur_mailbox *repl
   call->output = NULL;
   call->outcome = CONCUR_CALL_RESULTS;
   call->retries = 0;
+  call->retry_delay_ms = 0;
   atomic_init(&call->interrupts, 0);
   atomic_init(&call->loan, CONCUR_LOAN_NONE);
   call->settings = settings;
@@ -88,9 +89,12 @@ void concur_call_loan_revoke(concur_call *call) {
   while (atomic_load(&call->loan) == CONCUR_LOAN_COPYING) uv_sleep(1);
 }
 
-bool concur_call_again(concur_call *call) {
+bool concur_call_again(concur_call *call, uint32_t *delay_ms) {
   if (call->outcome != CONCUR_CALL_ERROR || call->retries == 0) return false;
   call->retries--;
+  *delay_ms = call->retry_delay_ms;
+  bool doubles = call->retry_delay_ms <= CONCUR_RETRY_DELAY_MOST_MS / 2;
+  call->retry_delay_ms = doubles ? call->retry_delay_ms * 2 : CONCUR_RETRY_DELAY_MOST_MS;
   return !concur_job_is_cancelled(&call->job);
 }
 

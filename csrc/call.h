@@ -123,6 +123,7 @@ struct concur_call {
   concur_message *output;           /* owned; NULL until it has run, and with `results` */
   uint8_t outcome;                  /* concur_call_outcome; valid once the job has ended */
   uint32_t retries;                 /* how often it may yet be tried again after an error */
+  uint32_t retry_delay_ms;          /* until it is tried again; doubled each time */
   atomic_uint interrupts;           /* how often its Lua code was told to end by force */
   concur_worker_settings *settings; /* one reference */
   char *name;                       /* owned; NULL: not named */
@@ -191,8 +192,20 @@ void concur_call_loan_end(concur_call *call);
 /* [owner's thread] The strings are going away.  Waits while they are copied, which runs no Lua code. */
 void concur_call_loan_revoke(concur_call *call);
 
-/* [pool thread] After a try: true if the call is to be tried again. */
-bool concur_call_again(concur_call *call);
+/* [pool thread] After a try: true if the call is to be tried again, after *delay_ms. */
+bool concur_call_again(concur_call *call, uint32_t *delay_ms);
+
+enum { CONCUR_RETRIES_MOST = 255, CONCUR_RETRY_DELAY_MOST_MS = (1 << 24) - 1 };
+
+/* Retries and their delay in one number, on the way to a process. */
+static inline uint32_t concur_call_pack_retries(const concur_call *call) {
+  return call->retry_delay_ms << 8 | call->retries;
+}
+
+static inline void concur_call_unpack_retries(concur_call *call, uint32_t packed) {
+  call->retries = packed & CONCUR_RETRIES_MOST;
+  call->retry_delay_ms = packed >> 8;
+}
 
 /* Takes the message, also on failure (NULL). */
 concur_function *concur_function_new(concur_message *message, uint64_t number);

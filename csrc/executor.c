@@ -285,6 +285,7 @@ static concur_call *call_make(lua_State *L, concur_executor *executor, int first
   executors->unanchored = call; /* what follows may raise: then the call is freed later */
   call->executor = executor;
   call->retries = options->retries;
+  call->retry_delay_ms = options->retry_delay_ms;
   call_encode(L, call, first, count, functions);
   lua_pushvalue(L, -1);
   call->slot = concur_anchor(L, executors->runtime);

@@ -61,6 +61,7 @@ struct concur_executor {
 typedef struct concur_call_options {
   uint64_t interrupt_after_ns; /* CONCUR_NEVER: never */
   uint32_t retries;
+  uint32_t retry_delay_ms;
   bool abandon;
   const char *name; /* borrowed; NULL: none */
 } concur_call_options;

@@ -27,7 +27,8 @@ enum { CONCUR_FRAME_VERSION = 1, CONCUR_FRAME_HEADER = 32 };
 
 typedef enum concur_frame_kind {
   CONCUR_FRAME_SETUP = 1, /* to the worker: how to make its state (process_setup.h) */
-  CONCUR_FRAME_JOB,       /* to the worker: a function and its arguments; slot, id, extra: retries */
+  CONCUR_FRAME_JOB,       /* to the worker: a function and its arguments; slot, id; extra: see
+                             concur_call_pack_retries */
   CONCUR_FRAME_QUIT,      /* to the worker: no more jobs will come */
   CONCUR_FRAME_READY,     /* to the pool: the state is made and init has run */
   CONCUR_FRAME_FAILED,    /* to the pool: init failed; the body is the error */

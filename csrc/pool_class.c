@@ -166,12 +166,35 @@ static int l_run(lua_State *L) {
 
 /* ---- views and looks ---- */
 
+/* The option `retry` of the table at index 2: a number, or {times=, delay=}. */
+static void read_retry(lua_State *L, concur_call_options *options) {
+  static const char *const names[] = {"times", "delay", NULL};
+  if (lua_getfield(L, 2, "retry") == LUA_TTABLE) {
+    lua_pushvalue(L, 2);
+    lua_insert(L, -2);
+    lua_replace(L, 2); /* so that errors name the right argument */
+    concur_check_options(L, 2, names);
+    options->retries = concur_option_count(L, 2, "times", 0, 1);
+    uint64_t delay_ms = concur_option_duration(L, 2, "delay", 0) / 1000000;
+    luaL_argcheck(L, delay_ms <= CONCUR_RETRY_DELAY_MOST_MS, 2, "option 'delay' is too long");
+    options->retry_delay_ms = (uint32_t)delay_ms;
+    lua_replace(L, 2);
+  } else {
+    bool given = !lua_isnil(L, -1);
+    lua_pop(L, 1);
+    options->retries = concur_option_count(L, 2, "retry", 0, options->retries);
+    if (given) options->retry_delay_ms = 0;
+  }
+  luaL_argcheck(L, options->retries <= CONCUR_RETRIES_MOST, 2, "option 'retry': 255 at most");
+}
+
 /*@lua
 ---Returns a view of the pool whose jobs get these options: `name` of the jobs, for messages; `retry`,
----how many times a job that failed is tried again; `abandon`: who waits for a cancelled job does not
+---how many times a job that failed is tried again, or `{times=, delay=}` with seconds until it is, which
+---are doubled for each further try; `abandon`: who waits for a cancelled job does not
 ---wait for its end, and its late result is dropped; `interrupt_after`: seconds after which a
 ---cancelled job's Lua code is ended by force.  A view shares everything else with its pool.
----@param options {name?: string, retry?: integer, abandon?: boolean, interrupt_after?: number}
+---@param options {name?: string, retry?: integer|{times?: integer, delay?: number}, abandon?: boolean, interrupt_after?: number}
 ---@return concur.ThreadPoolExecutor
 function ThreadPoolExecutor:options(options) end
 */
@@ -182,7 +205,7 @@ static int l_options(lua_State *L) {
   luaL_checktype(L, 2, LUA_TTABLE);
   concur_check_options(L, 2, names);
   concur_call_options options = view->options;
-  options.retries = concur_option_count(L, 2, "retry", 0, options.retries);
+  read_retry(L, &options);
   options.interrupt_after_ns =
       concur_option_duration(L, 2, "interrupt_after", options.interrupt_after_ns);
   if (concur_option_value(L, 2, "abandon", LUA_TBOOLEAN)) options.abandon = lua_toboolean(L, -1);

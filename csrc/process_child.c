@@ -386,7 +386,7 @@ void concur_child_send(concur_child *child, concur_job *job, uint64_t id) {
   concur_child_slot *slot = child_free_slot(child);
   concur_frame frame = {.kind = CONCUR_FRAME_JOB,
                         .slot = slot_index(child, slot),
-                        .extra = call->retries,
+                        .extra = concur_call_pack_retries(call),
                         .id = id};
   slot->call = call;
   slot->id = id;

@@ -221,7 +221,7 @@ static void run_job(process_worker *worker, const concur_frame *given) {
   concur_call *call = concur_call_new(worker->pool, worker->replies, worker->settings, NULL);
   if (call == NULL) leave_without_memory();
   call->input = input;
-  call->retries = job.extra;
+  concur_call_unpack_retries(call, job.extra);
   atomic_store(&call->job.state, CONCUR_JOB_RUNNING);
   call->job.thread = &worker->thread;
   worker->thread.job = &call->job;

@@ -427,11 +427,40 @@ static void worker_call_once(concur_worker *worker, concur_call *call) {
   lua_settop(L, 0);
 }
 
+/* Argument: the worker.  Raises Cancelled when the call is asked to stop meanwhile. */
+static int l_pause(lua_State *L) {
+  concur_worker *worker = lua_touserdata(L, 1);
+  worker->scope = concur_scope_enter(L, &worker->runtime->scheduler->top);
+  worker_listen(worker);
+  luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+  lua_getfield(L, -1, "concur.core");
+  lua_getfield(L, -1, "sleep");
+  lua_pushnumber(L, (lua_Number)worker->pause_ms / 1000);
+  lua_call(L, 1, 0);
+  leave_scope(L, worker);
+  return 0;
+}
+
+/* Waits before the next try; false when there is not to be one. */
+static bool worker_pause(concur_worker *worker, concur_call *call, uint32_t delay_ms) {
+  if (delay_ms == 0) return true;
+  worker->pause_ms = delay_ms;
+  bool stopped = worker_pcall(worker, l_pause) != LUA_OK;
+  if (stopped) {
+    call_failed(worker, call);
+    if (worker_pcall(worker, l_leave) != LUA_OK) worker->worn = true;
+  }
+  lua_settop(worker->L, 0);
+  return !stopped;
+}
+
 static void worker_call(concur_worker *worker, concur_call *call) {
+  uint32_t delay_ms = 0;
   worker->call = call;
   do {
     worker_call_once(worker, call);
-  } while (!worker->worn && concur_call_again(call));
+  } while (!worker->worn && concur_call_again(call, &delay_ms) &&
+           worker_pause(worker, call, delay_ms));
   worker->call = NULL;
   worker->calls++;
   uint32_t limit = worker->settings->max_jobs;

@@ -865,6 +865,40 @@ describe("options", function()
     assert.truthy(e.message:find "try 5")
   end)
 
+  it("retry after a delay that doubles", function()
+    local pool <close> = concur.ThreadPoolExecutor(1)
+    local function failing()
+      times = times or {} -- luacheck: ignore
+      times[#times + 1] = require("concur").now() -- luacheck: ignore
+      error "no"
+    end
+    raised(function()
+      pool:options({ retry = { times = 2, delay = 0.05 } }):run(failing)
+    end)
+    local times = pool:run(function()
+      return times -- luacheck: ignore
+    end)
+    assert.equal(3, #times)
+    assert.truthy(times[2] - times[1] >= 0.049)
+    assert.truthy(times[3] - times[2] >= 0.099)
+  end)
+
+  it("retry no more once the job is cancelled, in the middle of a delay", function()
+    local pool <close> = concur.ThreadPoolExecutor(1)
+    local future = pool:options({ retry = { times = 5, delay = 60 } }):submit(error, "no")
+    concur.sleep(0.02)
+    assert.equal("running", future:state())
+    future:cancel "enough"
+    local e = raised(future.result, future)
+    assert.truthy(errors.is(e, "FutureCancelled"))
+    assert.equal("alive", pool:run(function()
+      return "alive"
+    end))
+    local e2 = raised(pool.options, pool, { retry = { times = 256 } })
+    assert.truthy(tostring(e2):find("255 at most", 1, true))
+    assert.truthy(tostring(raised(pool.options, pool, { retry = { time = 2 } })):find "unknown option")
+  end)
+
   it("abandon a job that does not stop", function()
     local pool = concur.ThreadPoolExecutor(1)
     local took = seconds_of(function()

@@ -1313,10 +1313,11 @@ function ThreadPoolExecutor:try_submit(fn, ...) end
 function ThreadPoolExecutor:run(fn, ...) end
 
 ---Returns a view of the pool whose jobs get these options: `name` of the jobs, for messages; `retry`,
----how many times a job that failed is tried again; `abandon`: who waits for a cancelled job does not
+---how many times a job that failed is tried again, or `{times=, delay=}` with seconds until it is, which
+---are doubled for each further try; `abandon`: who waits for a cancelled job does not
 ---wait for its end, and its late result is dropped; `interrupt_after`: seconds after which a
 ---cancelled job's Lua code is ended by force.  A view shares everything else with its pool.
----@param options {name?: string, retry?: integer, abandon?: boolean, interrupt_after?: number}
+---@param options {name?: string, retry?: integer|{times?: integer, delay?: number}, abandon?: boolean, interrupt_after?: number}
 ---@return concur.ThreadPoolExecutor
 function ThreadPoolExecutor:options(options) end
 
