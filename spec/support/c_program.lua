@@ -1,0 +1,49 @@
+-- SPDX-License-Identifier: MIT
+-- Programs in C that exercise parts of the core without Lua.
+
+local support = require "spec.support"
+
+local function flags(...)
+  local words = {}
+  for word in support.execute({ "pkg-config", ... }).stdout:gmatch "%S+" do
+    words[#words + 1] = word
+  end
+  return words
+end
+
+-- The sanitizer that concur itself was built with, from the commands that make wrote down.
+local function sanitizers()
+  local found = {}
+  local path = support.build .. "/flags"
+  local file = io.open(path)
+  if file then
+    file:close()
+    for flag in support.read_file(path):gmatch "%-fsanitize=%S+" do
+      found[#found + 1] = flag
+    end
+  end
+  return found
+end
+
+---Builds spec/host/<name>.c with some of csrc's sources.
+---@param name string
+---@param sources string[] without folder and ".c"
+---@return string path of the program, gone when the spec ends
+return function(name, sources)
+  local program = support.tmpdir() .. "/" .. name
+  local argv = { os.getenv "CC" or "cc", "-std=c11", "-D_GNU_SOURCE", "-O1", "-g" }
+  local function add(list)
+    table.move(list, 1, #list, #argv + 1, argv)
+  end
+  add(sanitizers())
+  add(flags("--cflags", "libuv"))
+  add { support.root .. "/spec/host/" .. name .. ".c" }
+  for _, source in ipairs(sources) do
+    add { support.root .. "/csrc/" .. source .. ".c" }
+  end
+  add { "-pthread", "-o", program }
+  add(flags("--libs", "libuv"))
+  local result = support.execute(argv, { timeout = 60 })
+  assert(result.code == 0, support.describe(result))
+  return program
+end
