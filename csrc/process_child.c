@@ -107,8 +107,9 @@ static void on_bell(uv_poll_t *poll, int status, int events) {
   child->look = true;
   if (result > 0) return;
   if (result < 0) child_complain(child, "wrote something that is no bell to the socket of its pool");
+  /* Its end is closed: it can only have ended, or be useless. */
+  child->lost = !child->quitting && !child->ending;
   if (child->leave_by_ns == CONCUR_NEVER) child->leave_by_ns = uv_hrtime() + LEAVE_NS;
-  child->quitting = true; /* its end is closed: it can only have ended, or be useless */
   concur_handle_close(&child->bell_handle);
 }
 
@@ -249,7 +250,7 @@ void concur_child_release(concur_child *child) {
 
 bool concur_child_accepts(const concur_child *child) {
   const concur_worker_settings *settings = child->pool->settings;
-  return !child->quitting && !child->ending && !child->ended && !child->blocked &&
+  return !child->quitting && !child->lost && !child->ending && !child->ended && !child->blocked &&
          (settings->max_jobs == 0 || child->sent_jobs < settings->max_jobs);
 }
 

@@ -188,7 +188,7 @@ static void retire(concur_process_pool *pool, bool closing) {
   for (concur_node *node = pool->children.next; node != &pool->children; node = node->next) {
     concur_child *child = child_of(node);
     if (now_ns >= child->leave_by_ns && !child->ended) concur_child_end(child, true);
-    if (child->hand.handed > 0 || child->quitting) continue;
+    if (child->hand.handed > 0 || child->quitting || child->lost) continue;
     bool worn = most_jobs != 0 && child->sent_jobs >= most_jobs;
     bool unused = pool->idle_ns != CONCUR_NEVER && now_ns - child->idle_since_ns >= pool->idle_ns;
     if (closing || worn || unused) concur_child_quit(child);
@@ -289,7 +289,7 @@ static void bury_calls(concur_child *child) {
 static void count_crash(concur_process_pool *pool, const concur_child *child) {
   pool->crash_count++;
   pool->crashes++;
-  if (!child->ready) pool->failed_starts++;
+  if (!child->ready && child->signal == 0) pool->failed_starts++; /* not killed: it does not work */
   pool->not_before_ns = uv_hrtime() + back_off_ns(pool->crashes);
   if (pool->failed_starts >= MOST_FAILED_STARTS ||
       pool->crashes >= command_of(pool)->most_crashes) {
@@ -298,7 +298,7 @@ static void count_crash(concur_process_pool *pool, const concur_child *child) {
 }
 
 static void bury(concur_process_pool *pool, concur_child *child) {
-  bool told = child->ending && child->complaint[0] == '\0';
+  bool told = child->ending && !child->lost && child->complaint[0] == '\0';
   bool in_order = child->quitting && child->code == 0 && child->signal == 0;
   if (!told && !in_order) count_crash(pool, child);
   bury_calls(child);

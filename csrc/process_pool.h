@@ -126,7 +126,8 @@ struct concur_child {
   uint64_t idle_since_ns;    /* while it has no job; uv_hrtime */
   uint64_t leave_by_ns;      /* once it should end by itself: when it is ended by force; or NEVER */
   bool ready;                /* it has run init */
-  bool quitting;             /* it was told that no job will come, or its end of the link is closed */
+  bool quitting;             /* it was told that no job will come */
+  bool lost;                 /* its end of the link is closed, and nobody told it to end */
   bool ending;               /* it is being ended by force */
   bool look;                 /* a bell has rung, or the process has ended */
   bool ended;                /* the process has ended; code and signal say how */
