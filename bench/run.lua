@@ -33,6 +33,8 @@ local WORKLOADS = {
   "sleepers",
   "thread_roundtrip",
   "thread_throughput",
+  "process_roundtrip",
+  "process_throughput",
   "transfer_table",
   "transfer_list",
   "transfer_string",

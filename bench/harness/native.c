@@ -14,8 +14,10 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 #include <uv.h>
 
 extern char **environ;
@@ -286,6 +288,32 @@ static int l_queue_work(lua_State *L) {
 
 /* ---- processes ---- */
 
+/* echo(n): n messages of 64 bytes through a socketpair to another process and back, one at a time. */
+static int l_echo(lua_State *L) {
+  static int to_child = -1;
+  char bytes[64] = {0};
+  lua_Integer n = luaL_checkinteger(L, 1);
+  if (to_child < 0) {
+    int ends[2];
+    if (socketpair(AF_UNIX, SOCK_STREAM, 0, ends) != 0) return luaL_error(L, "socketpair");
+    if (fork() == 0) {
+      close(ends[0]);
+      while (read(ends[1], bytes, sizeof bytes) > 0) {
+        if (write(ends[1], bytes, sizeof bytes) < 0) break;
+      }
+      _exit(0);
+    }
+    close(ends[1]);
+    to_child = ends[0];
+  }
+  while (n-- > 0) {
+    if (write(to_child, bytes, sizeof bytes) < 0 || read(to_child, bytes, sizeof bytes) <= 0) {
+      return luaL_error(L, "the other process has ended");
+    }
+  }
+  return 0;
+}
+
 /* execute(program, arg...): runs a program to its end; its exit code. */
 static int l_execute(lua_State *L) {
   int count = lua_gettop(L);
@@ -316,6 +344,7 @@ int luaopen_native(lua_State *L) {
       {"release", l_release},
       {"sleepers", l_sleepers},
       {"queue_work", l_queue_work},
+      {"echo", l_echo},
       {"execute", l_execute},
       {NULL, NULL},
   };

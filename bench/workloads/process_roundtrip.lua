@@ -1,0 +1,38 @@
+-- SPDX-License-Identifier: MIT
+-- An empty job in another process, one at a time: there and back.
+
+return {
+  title = "process job, round trip",
+  unit = "job",
+  batch = 200,
+  goals = { { "limit", at_most = 1.6 }, { "uvloop", faster = 4 } },
+
+  concur = function(concur)
+    local pool = concur.ProcessPoolExecutor(1)
+    local function job(x)
+      return x
+    end
+    return function(n)
+      for i = 1, n do
+        pool:submit(job, i):result()
+      end
+    end
+  end,
+
+  -- 64 bytes through a socketpair to a process that writes them back.
+  limit = function(native)
+    return function(n)
+      native.echo(n)
+    end
+  end,
+
+  python = [[
+from concurrent.futures import ProcessPoolExecutor
+
+pool = ProcessPoolExecutor(1)
+
+async def work(n):
+    for i in range(n):
+        pool.submit(abs, i).result()
+]],
+}
