@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * See environment.h.  The message holds six values: path, cpath, a table of the Lua functions in
+ * See environment.h.  The message holds seven values: path, cpath, a table of the Lua functions in
  * package.preload, a list of the searchers that are Lua functions, whether luarocks' loader was there,
- * and the state of lua/concur/serialize.lua.  Functions that cannot cross, or drag too much along, are left out: a worker without an
- * exotic searcher is better than none.  C functions of package.preload (modules that the host has
- * linked in) go as pointers.
+ * the state of lua/concur/serialize.lua, and the interpreter that runs the program.  Functions that
+ * cannot cross, or drag too much along, are left out: a worker without an exotic searcher is better
+ * than none.  C functions of package.preload (modules that the host has linked in) go as pointers.
  */
 #include "environment.h"
 
@@ -112,6 +112,26 @@ static void push_serialized(lua_State *L, int index) {
   lua_settop(L, top + 1);
 }
 
+static const char interpreter_key; /* registry: the path that a worker was told */
+
+void concur_environment_push_interpreter(lua_State *L) {
+  char path[4096];
+  size_t size = sizeof path;
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &interpreter_key) == LUA_TSTRING) return;
+  lua_pop(L, 1);
+  int top = lua_gettop(L);
+  /* lua(1) puts its own name into `arg`, below the script's, which has index 0. */
+  bool runs_script = lua_getglobal(L, "arg") == LUA_TTABLE && lua_rawgeti(L, -1, -1) == LUA_TSTRING;
+  lua_settop(L, top);
+  bool known = uv_exepath(path, &size) == 0;
+  const char *slash = known ? strrchr(path, '/') : NULL;
+  if (known && (runs_script || (slash != NULL && strncmp(slash + 1, "lua", 3) == 0))) {
+    lua_pushlstring(L, path, size);
+  } else {
+    lua_pushnil(L);
+  }
+}
+
 void concur_environment_capture(lua_State *L, concur_worker_settings *settings) {
   int top = lua_gettop(L);
   luaL_checkstack(L, 16, NULL);
@@ -127,8 +147,9 @@ void concur_environment_capture(lua_State *L, concur_worker_settings *settings) 
     } else {
       push_serialized(L, package);
     }
+    concur_environment_push_interpreter(L);
     settings->environment =
-        concur_encode_as(L, package + 1, 6, "package setting", mode_of(settings));
+        concur_encode_as(L, package + 1, 7, "package setting", mode_of(settings));
   } else {
     settings->environment = concur_encode(L, top + 1, 0, "package setting"); /* nothing */
   }
@@ -180,7 +201,7 @@ void concur_environment_apply(lua_State *L, const concur_worker_settings *settin
     lua_setfield(L, -2, settings->preloads[i].name);
   }
   lua_pop(L, 1);
-  if (settings->environment != NULL && concur_decode(L, settings->environment) == 6) {
+  if (settings->environment != NULL && concur_decode(L, settings->environment) == 7) {
     int path = package + 1, cpath = path + 1, preload = path + 2, searchers = path + 3;
     lua_pushvalue(L, path);
     lua_setfield(L, package, "path");
@@ -188,6 +209,8 @@ void concur_environment_apply(lua_State *L, const concur_worker_settings *settin
     lua_setfield(L, package, "cpath");
     apply_preload(L, package, preload);
     apply_searchers(L, package, searchers);
+    lua_pushvalue(L, path + 6);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &interpreter_key);
     if (lua_toboolean(L, path + 4)) require_quietly(L, "luarocks.loader");
     if (lua_istable(L, path + 5)) {
       lua_getglobal(L, "require");

@@ -17,6 +17,10 @@
    Raises. */
 void concur_environment_capture(lua_State *L, concur_worker_settings *settings);
 
+/* Pushes the path of the interpreter that runs this program, here or in the state that this worker
+   comes from; nil when the program is none of Lua's own. */
+void concur_environment_push_interpreter(lua_State *L);
+
 /* [worker thread] Sets L's `package` up.  Raises. */
 void concur_environment_apply(lua_State *L, const concur_worker_settings *settings);
 

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "environment.h"
 #include "options.h"
 #include "platform.h"
 #include "pool_class.h"
@@ -170,12 +171,9 @@ static int l_location(lua_State *L) {
   return 1;
 }
 
-/* core.executable() -> the program that runs, or nil */
-static int l_executable(lua_State *L) {
-  char path[4096];
-  size_t size = sizeof path;
-  if (uv_exepath(path, &size) != 0) return 0;
-  lua_pushlstring(L, path, size);
+/* core.interpreter() -> the Lua interpreter that runs this program, or nil */
+static int l_interpreter(lua_State *L) {
+  concur_environment_push_interpreter(L);
   return 1;
 }
 
@@ -183,7 +181,7 @@ void concur_process_pool_open(lua_State *L, concur_runtime *runtime) {
   static const luaL_Reg functions[] = {{"ProcessPoolExecutor", l_process_pool},
                                        {"process_worker", concur_process_worker},
                                        {"location", l_location},
-                                       {"executable", l_executable},
+                                       {"interpreter", l_interpreter},
                                        {NULL, NULL}};
   concur_register(L, runtime, functions);
   concur_pool_class_define(L, runtime, CONCUR_CLASS_PROCESS_POOL, "concur.ProcessPoolExecutor");

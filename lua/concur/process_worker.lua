@@ -39,12 +39,9 @@ end
 
 -- The interpreter that runs this program, or one that is installed; nil if there is none.
 local function find_interpreter()
-  local words, executable = rawget(_G, "arg"), core.executable()
-  -- lua(1) puts its own name at the first index of `arg`, below the script's at 0.
-  local by_interpreter = type(words) == "table" and words[-1] ~= nil
-  local name = executable and executable:match "[^/\\]*$"
-  if executable and (by_interpreter or name:find "^lua") then
-    return executable
+  local own = core.interpreter()
+  if own then
+    return own
   end
   for _, candidate in ipairs(NAMES) do
     for directory in (os.getenv "PATH" or ""):gmatch "[^:]+" do
