@@ -112,7 +112,7 @@ bench-instructions: build ## count instructions per operation and compare with t
 
 # --- Checking it -----------------------------------------------------------------------------
 
-.PHONY: check lint types docs-check random
+.PHONY: check lint types docs-check random stress-processes
 check: lint test ## exactly what CI runs: lint, warning-free builds, types, specs
 
 lint: build ## luacheck, drift of types/, and C without a warning from gcc and clang
@@ -129,6 +129,9 @@ types: build ## write types/ (LuaLS definitions) from the annotations in the sou
 
 random: ## 10,000 random programs (CONCUR_PROGRAMS=..., CONCUR_SEED=...)
 	@CONCUR_PROGRAMS=$${CONCUR_PROGRAMS:-10000} $(SUBMAKE) test SPECS=spec/random_programs_spec.lua
+
+stress-processes: ## 5,000 child processes in every way (CONCUR_CHILDREN=...)
+	@CONCUR_CHILDREN=$${CONCUR_CHILDREN:-5000} $(SUBMAKE) test SPECS=spec/process_stress_spec.lua
 
 docs-check: ## run every code block of the documentation and every example
 	@$(SUBMAKE) test SPECS="spec/docs_spec.lua spec/examples_spec.lua"

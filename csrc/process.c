@@ -55,6 +55,15 @@ static int pidfd_open_of(int pid) {
 #endif
 }
 
+/* As it was opened, without libc: ThreadSanitizer follows descriptors through the functions of libc,
+   and would take this one for another that libuv has closed by a system call. */
+static void pidfd_close(concur_process *process) {
+#if defined(__linux__) && defined(SYS_pidfd_open)
+  if (process->pidfd >= 0) (void)syscall(SYS_close, process->pidfd);
+#endif
+  process->pidfd = -1;
+}
+
 static int send_signal(const concur_process *process, int number) {
 #if defined(__linux__) && defined(SYS_pidfd_send_signal)
   if (process->pidfd >= 0) {
@@ -87,8 +96,7 @@ static void process_forget(concur_process *process) {
   close_handle((uv_handle_t *)&process->uv);
   close_handle((uv_handle_t *)&process->poll);
   close_handle((uv_handle_t *)&process->timer);
-  if (process->pidfd >= 0) (void)close(process->pidfd);
-  process->pidfd = -1;
+  pidfd_close(process);
 }
 
 static void process_told(concur_process *process) {
@@ -244,8 +252,7 @@ static bool watch_pidfd(concur_process *process) {
     if (uv_poll_start(&process->poll, UV_READABLE, on_pidfd) == 0) return true;
     close_handle((uv_handle_t *)&process->poll);
   }
-  (void)close(process->pidfd);
-  process->pidfd = -1;
+  pidfd_close(process);
   return false;
 }
 

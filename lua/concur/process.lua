@@ -329,18 +329,24 @@ end
 
 -- Running to the end ----------------------------------------------------------------------------
 
--- Writes the input, in pieces. A child that does not read it all, or at all, is no error.
+-- Writes the input, in pieces. A child that does not read it all, or at all, is no error. The stream
+-- is found closed when the task of `run` was killed and this one is left.
 local function feed(stream, input)
-  local position, ok, err = 1, true, nil
-  while ok and position <= #input do
+  local ok, err
+  for position = 1, #input, PIECE do
+    if stream:closed() then
+      return
+    end
     ok, err = stream:write(input:sub(position, position + PIECE - 1))
-    position = position + PIECE
+    if not ok then
+      break
+    end
   end
   if ok then
     ok, err = stream:flush()
   end
   stream:close(0)
-  if not ok and err.kind ~= "Closed" and err.code ~= "EPIPE" then
+  if not ok and err and err.kind ~= "Closed" and err.code ~= "EPIPE" then
     return err
   end
 end
@@ -348,7 +354,7 @@ end
 -- Reads all of it, up to the limit.
 local function collect(stream, limit, into)
   local size = 0
-  while true do
+  while not stream:closed() do
     local piece, err = stream:read_some()
     if not piece then
       return err

@@ -29,6 +29,10 @@
  *         As fork(2): 0 in the child, its process id in the parent.
  *     testhost.wait()
  *         Waits for a child; returns its exit code, or 128 + the signal that ended it.
+ *     testhost.handle(signal)
+ *         Installs a handler that counts this signal (a number).
+ *     testhost.handled()
+ *         How many have come.
  *
  * Single-threaded, as far as this file goes: an allocator belongs to the thread of its state, and a
  * plan is begun and ended where no job is in flight.
@@ -216,9 +220,33 @@ static int l_wait(lua_State *L) {
   return 1;
 }
 
+static volatile sig_atomic_t signals_handled;
+
+static void on_signal(int number) {
+  (void)number;
+  signals_handled = signals_handled + 1;
+}
+
+static int l_handle(lua_State *L) {
+  struct sigaction action;
+  memset(&action, 0, sizeof action);
+  action.sa_handler = on_signal;
+  action.sa_flags = SA_RESTART;
+  if (sigaction((int)luaL_checkinteger(L, 1), &action, NULL) != 0) {
+    return luaL_error(L, "cannot handle this signal");
+  }
+  return 0;
+}
+
+static int l_handled(lua_State *L) {
+  lua_pushinteger(L, signals_handled);
+  return 1;
+}
+
 static const luaL_Reg functions[] = {
-    {"run", l_run},     {"fail", l_fail}, {"blocks", l_blocks}, {"delay", l_delay},
-    {"fork", l_fork},   {"wait", l_wait}, {NULL, NULL}};
+    {"run", l_run},       {"fail", l_fail},       {"blocks", l_blocks},
+    {"delay", l_delay},   {"fork", l_fork},       {"wait", l_wait},
+    {"handle", l_handle}, {"handled", l_handled}, {NULL, NULL}};
 
 /* --- ThreadSanitizer --- */
 
