@@ -181,6 +181,29 @@ describe("the header", function()
   end)
 end)
 
+-- The members of concur_api, as they were released. Append to this list, change nothing in it.
+local MEMBERS = [[
+  future_new future_retain future_release settle fail settle_cancelled cancelled submit await join
+  cancel loop loop_retain loop_release post hold unhold now timer_new timer_set timer_stop
+  timer_free fd_ready push_error push_os_error step fd next_timeout alive
+]]
+
+describe("the table of the C API", function()
+  it("is only ever appended to", function()
+    local header = support.read_file(support.root .. "/include/concur.h")
+    local declared = {}
+    for name in header:match "typedef struct concur_api {(.*)} concur_api;"
+      :gmatch "\n  [%w_ ]+%*?%(%*([%w_]+)%)%(" do
+      declared[#declared + 1] = name
+    end
+    local released = {}
+    for name in MEMBERS:gmatch "%S+" do
+      released[#released + 1] = name
+    end
+    assert.same(released, declared)
+  end)
+end)
+
 describe("the reference of the C API", function()
   it("describes each function of the header: its declaration, and its thread", function()
     local page = support.read_file(support.root .. "/docs/reference/c_api.md")

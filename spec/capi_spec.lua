@@ -439,6 +439,20 @@ describe("await and join", function()
     end)
   end)
 
+  it("work in a generator that concur.wrap made", function()
+    concur.run(function()
+      local values = {}
+      for value in concur.wrap(function()
+        for i = 1, 3 do
+          coroutine.yield(probe.join(probe.submit { what = "item " .. i }))
+        end
+      end) do
+        values[#values + 1] = value
+      end
+      assert.same({ "item 1", "item 2", "item 3" }, values)
+    end)
+  end)
+
   it("raise the error of the future", function()
     failure_of_kind("OSError", probe.join, (probe.submit { kind = "fail" }))
     failure_of_kind("OSError", probe.await, (probe.submit { kind = "fail" }))

@@ -3,7 +3,7 @@
  * Eight threads that know nothing of Lua settle futures as fast as they can.
  *
  * `make` puts futures into one queue; each thread takes one and settles it in a way that the dice
- * chose: with data, with an error, as cancelled, twice, or by letting go of it.  Cancel functions
+ * chose: with data, with an error, as cancelled, twice, in two threads, or by letting go of it.  Cancel functions
  * write into the item of their future, without a lock, and the thread frees it after settling: the
  * promise of concur.h that none of them runs any more is thereby checked by the sanitizers.
  *
@@ -17,7 +17,7 @@
 
 enum { THREADS = 8 };
 
-typedef enum way { WITH_DATA, WITH_ERROR, AS_CANCELLED, TWICE, LET_GO, WAYS } way;
+typedef enum way { WITH_DATA, WITH_ERROR, AS_CANCELLED, TWICE, BY_TWO, LET_GO, WAYS } way;
 
 typedef struct item {
   struct item *next;
@@ -76,7 +76,8 @@ static void settle(item *self) {
     settle_with_data(self);
     settle_with_data(self);
     break;
-  case WITH_DATA: settle_with_data(self); break;
+  case WITH_DATA:
+  case BY_TWO: settle_with_data(self); break;
   case WITH_ERROR: self->api->fail(self->ref, "Closed", "on purpose"); break;
   case AS_CANCELLED: self->api->settle_cancelled(self->ref); break;
   case LET_GO:
@@ -123,6 +124,29 @@ static int dice(lua_State *L, int sides) {
   return value;
 }
 
+static void enqueue(item *self) {
+  pthread_mutex_lock(&mutex);
+  if (first == NULL) {
+    first = self;
+  } else {
+    last->next = self;
+  }
+  last = self;
+  pthread_cond_signal(&came);
+  pthread_mutex_unlock(&mutex);
+}
+
+/* Another item for the same future. */
+static void enqueue_twin(const item *self) {
+  item *twin = calloc(1, sizeof *twin);
+  if (twin == NULL) abort();
+  twin->api = self->api;
+  twin->ref = self->ref;
+  twin->way = BY_TWO;
+  self->api->future_retain(self->ref);
+  enqueue(twin);
+}
+
 /* make(count, longest_delay_us) -> list of futures */
 static int l_make(lua_State *L) {
   const concur_api *api = lua_touserdata(L, lua_upvalueindex(1));
@@ -141,15 +165,8 @@ static int l_make(lua_State *L) {
     if (dice(L, 4) > 0) options.cancel = on_cancel;
     self->ref = api->future_new(L, &options);
     lua_rawseti(L, -2, i);
-    pthread_mutex_lock(&mutex);
-    if (first == NULL) {
-      first = self;
-    } else {
-      last->next = self;
-    }
-    last = self;
-    pthread_cond_signal(&came);
-    pthread_mutex_unlock(&mutex);
+    if (self->way == BY_TWO) enqueue_twin(self);
+    enqueue(self);
   }
   return 1;
 }
