@@ -21,6 +21,26 @@ static int join_body(lua_State *L, concur_fiber *fiber) {
   return concur_owned_wait(L, fiber, &wait_join);
 }
 
+static int l_enter(lua_State *L) {
+  (void)concur_fiber_enter(L, concur_runtime_find(L));
+  return 0;
+}
+
+/* The fiber that may wait here.  Where none may, nobody will wait for the future: it is asked to
+   cancel before the error is raised. */
+static concur_fiber *enter_or_cancel(lua_State *L, concur_runtime *runtime,
+                                     concur_future *future) {
+  concur_fiber *fiber = runtime->scheduler->current;
+  bool forked = concur_runtime_forked(runtime);
+  if (fiber != NULL && L == fiber->leaf && lua_isyieldable(L) && !forked) return fiber;
+  lua_pushcfunction(L, l_enter);
+  if (lua_pcall(L, 0, 0, 0) == LUA_OK) return &runtime->scheduler->top;
+  if (!forked) future->ops->cancel_quietly(runtime, future);
+  future->retrieved = true;
+  lua_error(L);
+  return NULL;
+}
+
 /* Unlike other waits this one begins even if the task is cancelled: the future must be asked to
    cancel, and be waited for. */
 static int l_join(lua_State *L) {
@@ -28,7 +48,7 @@ static int l_join(lua_State *L) {
   concur_future *future = concur_future_check(L, 1);
   if (future->ops->refresh != NULL) future->ops->refresh(L, runtime, future);
   if (concur_future_settled(future)) return concur_fiber_begin(L, join_body);
-  concur_fiber *fiber = concur_fiber_enter(L, runtime);
+  concur_fiber *fiber = enter_or_cancel(L, runtime, future);
   if (runtime->watched) concur_hook_wait(L, runtime);
   return join_body(L, fiber);
 }

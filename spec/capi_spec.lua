@@ -416,7 +416,8 @@ describe("await and join", function()
 
   it("go on with a continuation", function()
     concur.run(function()
-      local kept, value, context, yielded = probe.join_k(probe.submit { what = "x" })
+      local kept, value, context, yielded = probe.join_k(probe.submit { what = "x",
+        seconds = 0.005 })
       assert.same({ "kept", "x", 42, true }, { kept, value, context, yielded })
     end)
     local _, value, context, yielded = probe.join_k(probe.submit { what = "x" })
@@ -460,16 +461,25 @@ describe("await and join", function()
     assert.matches("awaitable expected", failure(probe.await, 1))
   end)
 
-  it("say what to do where waiting is impossible", function()
+  it("say what to do where waiting is impossible; join stops what it owns there", function()
     concur.run(function()
-      local future, handle = probe.future()
-      local e = failure_of_kind("InvalidState", table.sort, { 1, 2, 3 }, function()
-        probe.join(future)
-      end)
-      assert.matches("table.sort", e.message)
-      handle:settle "x"
-      future:result()
+      for name, expected in pairs { join = "cancelled", await = "pending" } do
+        local future, handle = probe.future { cancel = true }
+        local e = failure_of_kind("InvalidState", table.sort, { 1, 2, 3 }, function()
+          probe[name](future)
+        end)
+        assert.matches("table.sort", e.message)
+        assert.equal(expected, future:state())
+        handle:settle "x"
+        concur.wait { future }
+      end
     end)
+    local future = probe.future()
+    setmetatable({}, { __gc = function()
+      pcall(probe.join, future)
+    end })
+    collectgarbage()
+    assert.equal("cancelled", future:state())
   end)
 
   it("show in awaiting and in Deadlock what is waited for", function()
@@ -603,6 +613,14 @@ describe("after a fork", function()
         os.exit(7, true)
       end
       assert(testhost.wait() == 7)
+      concur.run(function()
+        if testhost.fork() == 0 then
+          refused(probe.join, future)
+          refused(probe.await, future)
+          os.exit(7, true)
+        end
+        assert(testhost.wait() == 7)
+      end)
       handle:settle "parent goes on"
       print(future:result())
     ]], { lua = support.host, env = { ASAN_OPTIONS = "detect_leaks=0" } })
