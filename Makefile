@@ -101,10 +101,18 @@ install: ## install the rock with luarocks (LUAROCKS_FLAGS=--local, ...)
 clean: ## remove everything that was built
 	rm -rf $(BUILD) concur csrc/*.o
 
-.PHONY: bench bench-instructions
+.PHONY: bench bench-instructions bench-echo bench-cores
 bench: build ## compare with the raw limit and with the peers (BENCH="--rounds 9 queue_64")
 	@scripts/setup bench || echo "going on without the missing peers"
 	@$(RUN) CONCUR_BUILD=$(BUILD) CONCUR_LUA=$(LUA) $(LUA) bench/run.lua $(BENCH)
+
+bench-echo: build ## TCP echo next to libuv in C and the peers (BENCH="--rounds 3 50x64")
+	@scripts/setup bench || echo "going on without the missing peers"
+	@$(RUN) CONCUR_BUILD=$(BUILD) CONCUR_LUA=$(LUA) CC=$(CC) $(LUA) bench/echo.lua $(BENCH)
+
+bench-cores: build ## the echo server on one and on two worker threads (reuseport)
+	@scripts/setup build
+	@$(RUN) CONCUR_BUILD=$(BUILD) CONCUR_LUA=$(LUA) CC=$(CC) $(LUA) bench/echo_cores.lua $(BENCH)
 
 bench-instructions: build ## count instructions per operation and compare with the stored ones
 	@scripts/setup build valgrind

@@ -17,8 +17,10 @@ bool concur_bytes_reserve(concur_bytes *bytes, size_t more) {
     bytes->start = 0;
     return true;
   }
+  /* With room to spare behind them, so that bytes are moved seldom however they come and go. */
+  size_t wanted = bytes->size > PTRDIFF_MAX / 4 ? needed : needed + bytes->size / 2;
   size_t capacity = bytes->capacity < FIRST_CAPACITY ? FIRST_CAPACITY : bytes->capacity;
-  while (capacity < needed) capacity = capacity > PTRDIFF_MAX / 2 ? needed : capacity * 2;
+  while (capacity < wanted) capacity = capacity > PTRDIFF_MAX / 2 ? wanted : capacity * 2;
   char *memory = malloc(capacity);
   if (memory == NULL) return false;
   if (bytes->size > 0) memcpy(memory, concur_bytes_data(bytes), bytes->size);

@@ -83,11 +83,12 @@ static int number_digits(number_text *text, bool hexadecimal) {
   }
 }
 
-static concur_scan_end look_number(const char *data, size_t size, bool ended, size_t limit,
+static concur_scan_end look_number(concur_scan *scan, const char *data, size_t size, bool ended,
                                    concur_scan_result *result) {
-  number_text text = {.data = data, .size = size};
+  number_text text = {.data = data, .size = size, .at = scan->seen};
   while (number_peek(&text) >= 0 && isspace(number_peek(&text))) text.at++;
-  if (text.at > limit) return CONCUR_SCAN_OVERRUN;
+  scan->seen = text.at; /* only white space: what is behind it is short and looked at again */
+  if (text.at > scan->limit) return CONCUR_SCAN_OVERRUN;
   text.begin = text.at;
   bool hexadecimal = false;
   int digits = 0;
@@ -118,7 +119,7 @@ concur_scan_end concur_scan_look(concur_scan *scan, const char *data, size_t siz
   case CONCUR_SCAN_LINE:
   case CONCUR_SCAN_LINE_END: return look_line(scan, data, size, ended, result);
   case CONCUR_SCAN_UNTIL: return look_until(scan, data, size, ended, result);
-  case CONCUR_SCAN_NUMBER: return look_number(data, size, ended, scan->limit, result);
+  case CONCUR_SCAN_NUMBER: return look_number(scan, data, size, ended, result);
   case CONCUR_SCAN_ALL:
     if (size > scan->limit) return CONCUR_SCAN_OVERRUN;
     return ended ? found(result, size, size) : CONCUR_SCAN_MORE;

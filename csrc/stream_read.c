@@ -442,13 +442,14 @@ static int until_resumed(lua_State *L, concur_fiber *fiber) {
   return fiber->given ? 1 : until_body(L, fiber);
 }
 
+/* The bytes are taken first: making the error may run a finalizer that closes the stream. */
 static int fail_incomplete(lua_State *L, concur_stream *stream, const concur_scan_result *result) {
+  (void)take_found(L, stream, result);
   luaL_pushfail(L);
   concur_error_new(L, concur_runtime_find(L), "IncompleteRead",
                    "the stream ended before the separator");
-  lua_pushlstring(L, concur_bytes_data(&stream->in), result->size);
+  lua_pushvalue(L, -3);
   lua_setfield(L, -2, "partial");
-  consume(stream, result->taken);
   return 2;
 }
 

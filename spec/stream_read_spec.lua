@@ -414,6 +414,20 @@ describe("a reader", function()
     assert.equal(sent, received)
   end)
 
+  it("of white space without end costs no more than its bytes", function()
+    local one, other, _ <close> = pair()
+    concur.spawn(function()
+      for _ = 1, 20000 do
+        other:write((" "):rep(50))
+        concur.checkpoint()
+      end
+      other:write "7 "
+    end)
+    local before = os.clock()
+    assert.equal(7, (one:read "n"))
+    assert.is_true(os.clock() - before < 2 * support.time_scale)
+  end)
+
   it("of a megabyte line is as fast as its bytes, not their square", function()
     local one, other, _ <close> = pair()
     concur.spawn(function()
@@ -425,6 +439,61 @@ describe("a reader", function()
     local before = os.clock()
     assert.equal(4000000, #one:read())
     assert.is_true(os.clock() - before < 2 * support.time_scale)
+  end)
+end)
+
+describe("a finalizer that closes the stream in the middle of a read", function()
+  plain_it("is survived", function()
+    local seed = support.seed()
+    support.check_lua(([[
+      math.randomseed(%d)
+      local concur = require "concur"
+      local net = require "concur.net"
+      local READS = {
+        function(stream) return stream:read("l", "n", "n", "L", 3, "a") end,
+        function(stream) return stream:read_until "|" end,
+        function(stream) return stream:read_until "nowhere" end,
+        function(stream) return stream:read_until("nowhere", 20) end,
+        function(stream) return stream:read_some(7) end,
+        function(stream) return stream:read "a" end,
+        function(stream) return stream:read_into(concur.SharedBuffer(16)) end,
+        function(stream) for _ in stream:lines() do stream:write "x" end end,
+      }
+      local text = "a line\n12 0x10 \nanother | with much text behind it: " .. ("x"):rep(3000)
+      local closed, current, reading = 0, nil, false
+      local saboteur = { __gc = function() -- garbage, of which some ends in the middle of a read
+        if reading and math.random(3) == 1 and not current:closed() then
+          closed = closed + 1
+          current:close(0)
+        end
+      end }
+      collectgarbage("incremental", 1, 1000, 1)
+      concur.run(function()
+        for round = 1, 100 do
+          for _, read in ipairs(READS) do
+            local one, other = net.socketpair()
+            local writer = concur.spawn(function()
+              one:write(text:sub(1, round))
+              concur.checkpoint()
+              one:write(text:sub(round + 1))
+              one:close()
+            end)
+            if round %% 2 == 0 then
+              concur.wait { writer }
+            end
+            for _ = 1, 5 do
+              setmetatable({}, saboteur)
+            end
+            current, reading = other, true
+            pcall(read, other)
+            reading = false
+            other:close(0)
+            concur.wait { writer }
+          end
+        end
+      end)
+      assert(closed > 20, closed)
+    ]]):format(seed))
   end)
 end)
 
