@@ -388,8 +388,15 @@ void concur_process_end_now(concur_process *process) {
   process_end(process, 0);
 }
 
-void concur_process_unref(concur_process *process) {
-  uv_unref((uv_handle_t *)(process->pidfd >= 0 ? (void *)&process->poll : (void *)&process->uv));
+void concur_process_ref(concur_process *process, bool ref) {
+  bool polled = process->pidfd >= 0;
+  uv_handle_t *watcher = polled ? (uv_handle_t *)&process->poll : (uv_handle_t *)&process->uv;
+  if (process->state == CONCUR_PROCESS_GONE) return;
+  if (ref) {
+    uv_ref(watcher);
+  } else {
+    uv_unref(watcher);
+  }
 }
 
 void concur_process_let_go(concur_process *process) {
@@ -401,7 +408,7 @@ void concur_process_release(concur_process *process) {
   if (process->state == CONCUR_PROCESS_GONE) {
     free_when_unused(process);
   } else if (process->detached) { /* its end is still noticed, but nobody waits for it */
-    concur_process_unref(process);
+    concur_process_ref(process, false);
   } else {
     process_end(process, process->grace_ns);
   }

@@ -83,8 +83,9 @@ void concur_process_end(concur_process *process);
 /* The same without a grace time. */
 void concur_process_end_now(concur_process *process);
 
-/* From now on it does not keep the loop alive: somebody else waits for it, or nobody. */
-void concur_process_unref(concur_process *process);
+/* Whether its running keeps the loop alive; true at first.  False where nobody waits for it, or
+   somebody who is known to the loop by other means. */
+void concur_process_ref(concur_process *process, bool ref);
 
 /* Reaps one that was held and has ended, and leaves its group alone. */
 void concur_process_let_go(concur_process *process);

@@ -153,7 +153,7 @@ static int spawn(concur_child *child, int socket, int error_fd) {
   };
   int error = concur_process_spawn(child->pool->loop, &options, &child->process);
   if (error != 0) return error;
-  concur_process_unref(child->process);
+  concur_process_ref(child->process, false);
   child->process->owner = child;
   child->process->on_change = on_process_change;
   return 0;

@@ -29,9 +29,18 @@ static process_object *check_process(lua_State *L) {
   return self;
 }
 
+/* The child keeps the loop alive while somebody waits for it: who waits for something else shall
+   hear of a deadlock. */
+static void update_ref(const process_object *self) {
+  if (self->process != NULL) {
+    concur_process_ref(self->process, !concur_list_empty(&self->waiters));
+  }
+}
+
 static void on_change(concur_process *process) {
   process_object *self = process->owner;
   concur_parking_wake_all(&self->waiters, self);
+  update_ref(self);
 }
 
 /* ---- starting one ---- */
@@ -188,6 +197,7 @@ static int l_spawn_process(lua_State *L) {
   if (error != 0) return push_spawn_error(L, runtime, error, &options);
   self->process->on_change = on_change;
   self->process->owner = self;
+  update_ref(self);
   lua_settop(L, streams + options.fd_count);
   lua_pushvalue(L, object);
   lua_insert(L, streams + 1);
@@ -220,13 +230,32 @@ static int push_status(lua_State *L, const concur_process *process) {
   return 2;
 }
 
-static const concur_wait wait_process = {.name = "process"};
+/* Parks the fiber in the list of those who wait. */
+static int wait_for_change(lua_State *L, concur_fiber *fiber, process_object *self,
+                           const concur_wait *wait, concur_resume resume) {
+  concur_list_append(&self->waiters, &fiber->waiter.node);
+  update_ref(self);
+  return concur_fiber_park(L, fiber, wait, self, resume);
+}
+
+static void detach(concur_fiber *fiber) {
+  concur_node_unlink(&fiber->waiter.node);
+  update_ref(fiber->target);
+}
+
+static bool abort_wait(concur_fiber *fiber) {
+  detach(fiber);
+  return true;
+}
+
+static const concur_wait wait_process = {
+    .name = "process", .abort = abort_wait, .detach = detach};
 
 /* Frame: object, whether to wait for all of it. */
 static int process_wait(lua_State *L, concur_fiber *fiber) {
   process_object *self = lua_touserdata(L, 1);
   if (has_reached(self, lua_toboolean(L, 2))) return push_status(L, self->process);
-  return concur_parking_park(L, fiber, &self->waiters, &wait_process, self, process_wait);
+  return wait_for_change(L, fiber, self, &wait_process, process_wait);
 }
 
 static int l_wait(lua_State *L) {
@@ -243,9 +272,17 @@ static int arm_attempt(lua_State *L, int index, concur_arm *arm, concur_fiber *f
 }
 
 static bool arm_link(concur_arm *arm, concur_loop *loop) {
+  process_object *self = arm->target;
   (void)loop;
-  concur_list_append(&((process_object *)arm->target)->waiters, &arm->waiter.node);
+  concur_list_append(&self->waiters, &arm->waiter.node);
+  update_ref(self);
   return true;
+}
+
+static void arm_unlink(concur_arm *arm, concur_loop *loop) {
+  (void)loop;
+  concur_node_unlink(&arm->waiter.node);
+  update_ref(arm->target);
 }
 
 static int arm_finish(lua_State *L, int index, concur_arm *arm, concur_fiber *fiber, bool closed) {
@@ -255,7 +292,7 @@ static int arm_finish(lua_State *L, int index, concur_arm *arm, concur_fiber *fi
   return push_status(L, ((process_object *)arm->target)->process);
 }
 
-static const concur_arm_ops arm_ops = {"process", arm_attempt, arm_link, NULL, arm_finish};
+static const concur_arm_ops arm_ops = {"process", arm_attempt, arm_link, arm_unlink, arm_finish};
 
 static int l_waiting(lua_State *L) {
   (void)check_process(L);
@@ -269,12 +306,13 @@ static bool never_abort(concur_fiber *fiber) {
   return false;
 }
 
-static const concur_wait wait_end = {.name = "the end of a process", .abort = never_abort};
+static const concur_wait wait_end = {
+    .name = "the end of a process", .abort = never_abort, .detach = detach};
 
 static int end_wait(lua_State *L, concur_fiber *fiber) {
   process_object *self = lua_touserdata(L, 1);
   if (has_reached(self, true)) return 0;
-  return concur_parking_park(L, fiber, &self->waiters, &wait_end, self, end_wait);
+  return wait_for_change(L, fiber, self, &wait_end, end_wait);
 }
 
 /* child:ask_to_end([grace]): TERM, after the grace time KILL.  Never waits. */

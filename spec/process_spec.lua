@@ -372,6 +372,17 @@ describe("process.spawn", function()
     end)
   end)
 
+  it("keeps nobody waiting who waits for something else that never comes", function()
+    local ok, err = pcall(concur.run, function()
+      local child <close> = assert(process.spawn { "sleep", "60" }) -- luacheck: ignore 211
+      concur.move_on_after(0.01, child.wait, child)
+      concur.move_on_after(0.01, concur.select, { child:waiting() })
+      concur.Event():wait()
+    end)
+    assert.is_false(ok)
+    assert.equal("Deadlock", err.kind)
+  end)
+
   it("sends signals, and says when it is too late", function()
     concur.run(function()
       local child <close> = assert(process.spawn { "sh", "-c",
