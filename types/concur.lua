@@ -980,6 +980,21 @@ function Receiver:close() end
 ---@return concur.Arm
 function Receiver:receiving() end
 
+---How a program ended, and what it wrote.
+---@class concur.process.Result
+---@field code integer? its exit code, 0 to 255; nil when a signal ended it
+---@field signal string? the name of the signal that ended it
+---@field stdout string? nil where that was directed elsewhere
+---@field stderr string?
+local Result = {}
+
+---What `process.run` takes.
+---@class concur.process.RunOptions: concur.process.SpawnOptions
+---@field input? string what it reads from its stdin
+---@field limit? number bytes of each output to collect at most
+---@field check? boolean raise any failure
+local RunOptions = {}
+
 ---Options for this state's loop, for any number of runs.
 ---@class concur.Runner
 local Runner = {}
@@ -1100,6 +1115,23 @@ function SharedBuffer:add(position, n, type) end
 ---@return boolean done
 ---@return integer before the value before
 function SharedBuffer:cas(position, expected, value, type) end
+
+---What `process.spawn` takes: the program and its arguments as a list, with options beside.
+---@class concur.process.SpawnOptions
+---@field [integer] string|number the program, then its arguments
+---@field stdin? "pipe"|"inherit"|"null"|integer|file*
+---@field stdout? "pipe"|"inherit"|"null"|integer|file*
+---@field stderr? "pipe"|"inherit"|"null"|"stdout"|integer|file*
+---@field cwd? string its directory
+---@field env? table<string, string|number|false> variables to set; false removes one
+---@field clear_env? boolean nothing else of this environment is inherited
+---@field shell? boolean the first element is a command line for /bin/sh, the others its arguments
+---@field group? boolean a session and process group of its own
+---@field detached? boolean it is left alone when the object or the loop goes
+---@field uid? integer of whom it runs as
+---@field gid? integer
+---@field grace? number seconds from TERM to KILL
+local SpawnOptions = {}
 
 ---Bytes in order from and to another program, with the methods of Lua's files.  Expected failures are
 ---returned as `nil, error`; a closed stream raises `Closed`.

@@ -33,6 +33,40 @@ local held_by_stream = setmetatable({}, { __mode = "k" })
 
 -- Options ---------------------------------------------------------------------------------------
 
+--[[@lua
+---What `process.spawn` takes: the program and its arguments as a list, with options beside.
+---@class concur.process.SpawnOptions
+---@field [integer] string|number the program, then its arguments
+---@field stdin? "pipe"|"inherit"|"null"|integer|file*
+---@field stdout? "pipe"|"inherit"|"null"|integer|file*
+---@field stderr? "pipe"|"inherit"|"null"|"stdout"|integer|file*
+---@field cwd? string its directory
+---@field env? table<string, string|number|false> variables to set; false removes one
+---@field clear_env? boolean nothing else of this environment is inherited
+---@field shell? boolean the first element is a command line for /bin/sh, the others its arguments
+---@field group? boolean a session and process group of its own
+---@field detached? boolean it is left alone when the object or the loop goes
+---@field uid? integer of whom it runs as
+---@field gid? integer
+---@field grace? number seconds from TERM to KILL
+local SpawnOptions = {}
+
+---What `process.run` takes.
+---@class concur.process.RunOptions: concur.process.SpawnOptions
+---@field input? string what it reads from its stdin
+---@field limit? number bytes of each output to collect at most
+---@field check? boolean raise any failure
+local RunOptions = {}
+
+---How a program ended, and what it wrote.
+---@class concur.process.Result
+---@field code integer? its exit code, 0 to 255; nil when a signal ended it
+---@field signal string? the name of the signal that ended it
+---@field stdout string? nil where that was directed elsewhere
+---@field stderr string?
+local Result = {}
+]]
+
 local STANDARD = { "stdin", "stdout", "stderr" }
 
 local SPAWN_OPTIONS = {
@@ -231,7 +265,7 @@ end
 --- - `grace`: seconds from TERM to KILL when it is ended (5)
 ---
 ---Never suspends.
----@param options table
+---@param options concur.process.SpawnOptions
 ---@return concur.process.Process?
 ---@return concur.Error? err `OSError` with `path`: no such program or directory, no permission, ...
 function M.spawn(options)
@@ -448,8 +482,8 @@ end
 ---program too. Cancelled, or with an error: TERM, after the grace time KILL, to its whole group, and
 ---reaped, before this returns.
 ---@async
----@param options table
----@return {code: integer?, signal: string?, stdout: string?, stderr: string?}? result
+---@param options concur.process.RunOptions
+---@return concur.process.Result? result
 ---@return concur.Error? err `OSError`; `LimitOverrun` with `stdout`, `stderr` as far as collected
 function M.run(options)
   local check = type(options) == "table" and options.check

@@ -27,7 +27,7 @@ local Process = {}
 --- - `grace`: seconds from TERM to KILL when it is ended (5)
 ---
 ---Never suspends.
----@param options table
+---@param options concur.process.SpawnOptions
 ---@return concur.process.Process?
 ---@return concur.Error? err `OSError` with `path`: no such program or directory, no permission, ...
 function M.spawn(options) end
@@ -78,8 +78,8 @@ function Process:close(grace) end
 ---program too. Cancelled, or with an error: TERM, after the grace time KILL, to its whole group, and
 ---reaped, before this returns.
 ---@async
----@param options table
----@return {code: integer?, signal: string?, stdout: string?, stderr: string?}? result
+---@param options concur.process.RunOptions
+---@return concur.process.Result? result
 ---@return concur.Error? err `OSError`; `LimitOverrun` with `stdout`, `stderr` as far as collected
 function M.run(options) end
 
