@@ -56,9 +56,23 @@ void concur_job_reply(concur_job *job) {
   concur_job_release(job);
 }
 
+/* Takes a job off the queue; who waited for that is moved to `due`. [under the lock] */
+static void job_take_off(concur_pool *pool, concur_job *job, concur_node *due) {
+  concur_node_unlink(&job->node);
+  atomic_fetch_sub(&pool->queued, 1);
+  pool->cancelled++;
+  atomic_store(&job->state, CONCUR_JOB_CANCELLED);
+  concur_watches_take(&pool->room_watches, due, false);
+  if (pool->closing && concur_pool_has_ended(pool)) {
+    concur_watches_take(&pool->end_watches, due, true);
+  }
+}
+
 concur_job_cancel_end concur_job_cancel(concur_job *job) {
   concur_pool *pool = job->pool;
   concur_mailbox *mailbox = NULL;
+  concur_node due;
+  concur_list_init(&due);
   concur_job_cancel_end end = CONCUR_JOB_TOO_LATE;
   uv_mutex_lock(&pool->mutex);
   atomic_store(&job->cancelled, true);
@@ -69,10 +83,7 @@ concur_job_cancel_end concur_job_cancel(concur_job *job) {
     end = CONCUR_JOB_TAKEN_OFF;
     break;
   case CONCUR_JOB_QUEUED:
-    concur_node_unlink(&job->node);
-    atomic_fetch_sub(&pool->queued, 1);
-    pool->cancelled++;
-    atomic_store(&job->state, CONCUR_JOB_CANCELLED);
+    job_take_off(pool, job, &due);
     end = CONCUR_JOB_TAKEN_OFF;
     break;
   case CONCUR_JOB_HANDED:
@@ -93,6 +104,7 @@ concur_job_cancel_end concur_job_cancel(concur_job *job) {
   case CONCUR_JOB_CANCELLED: break;
   }
   uv_mutex_unlock(&pool->mutex);
+  concur_watches_post(&due);
   if (mailbox != NULL) {
     mail_send(mailbox, &job->cancel_mail);
     concur_mailbox_release(mailbox);

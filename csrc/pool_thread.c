@@ -220,8 +220,10 @@ static void thread_main(void *argument) {
   thread_end(pool, thread);
 }
 
-/* Nobody is left who could run what is queued: it comes back as refused. [under the lock] */
-static void queue_refuse(concur_pool *pool, concur_node *refused) {
+/* Nobody is left who could run what is queued: it comes back as refused, and who waits for room, moved
+   to `due`, will learn the same. [under the lock] */
+static void queue_refuse(concur_pool *pool, concur_node *refused, concur_node *due) {
+  concur_watches_take(&pool->room_watches, due, true);
   concur_node *node;
   while ((node = concur_list_pop(&pool->queue)) != NULL) {
     concur_job *job = concur_container_of(node, concur_job, node);
@@ -235,13 +237,16 @@ static void queue_refuse(concur_pool *pool, concur_node *refused) {
 
 void concur_pool_block(concur_thread *thread, bool blocks) {
   concur_pool *pool = thread->pool;
-  concur_node refused;
+  concur_node refused, due;
   concur_list_init(&refused);
+  concur_list_init(&due);
   uv_mutex_lock(&pool->mutex);
   if (blocks && !thread->blocked) {
     thread->blocked = true;
     pool->blocked++;
-    if (concur_pool_stir(pool) != 0 && !concur_pool_has_taker(pool)) queue_refuse(pool, &refused);
+    if (concur_pool_stir(pool) != 0 && !concur_pool_has_taker(pool)) {
+      queue_refuse(pool, &refused, &due);
+    }
   } else if (!blocks && thread->blocked) {
     thread->blocked = false;
     pool->blocked--;
@@ -251,6 +256,7 @@ void concur_pool_block(concur_thread *thread, bool blocks) {
   while ((node = concur_list_pop(&refused)) != NULL) {
     concur_job_reply(concur_container_of(node, concur_job, node));
   }
+  concur_watches_post(&due);
 }
 
 bool concur_pool_exhausted(concur_pool *pool) {
