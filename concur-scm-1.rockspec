@@ -27,6 +27,11 @@ external_dependencies = {
 build = {
   type = "builtin",
   modules = {
+    ["concur.compat.socket"] = "lua/concur/compat/socket.lua",
+    ["concur.compat.socket_common"] = "lua/concur/compat/socket_common.lua",
+    ["concur.compat.socket_select"] = "lua/concur/compat/socket_select.lua",
+    ["concur.compat.socket_tcp"] = "lua/concur/compat/socket_tcp.lua",
+    ["concur.compat.socket_udp"] = "lua/concur/compat/socket_udp.lua",
     ["concur.dns"] = "lua/concur/dns.lua",
     ["concur.c_api"] = "lua/concur/c_api.lua",
     ["concur.error_text"] = "lua/concur/error_text.lua",
@@ -125,6 +130,7 @@ build = {
         "csrc/promise.c",
         "csrc/queue.c",
         "csrc/queue_items.c",
+        "csrc/raw_socket.c",
         "csrc/reply.c",
         "csrc/report.c",
         "csrc/ring.c",

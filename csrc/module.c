@@ -22,6 +22,7 @@
 #include "process_class.h"
 #include "process_pool_class.h"
 #include "queue.h"
+#include "raw_socket.h"
 #include "run.h"
 #include "select.h"
 #include "semaphore.h"
@@ -122,6 +123,7 @@ int luaopen_concur_core(lua_State *L) {
   concur_dns_open(L, runtime);
   concur_udp_open(L, runtime);
   concur_signal_open(L, runtime);
+  concur_raw_socket_open(L, runtime);
   set_extras(L, runtime);
   hide_functions(L);
   lua_pushvalue(L, -1);

@@ -560,7 +560,17 @@ static int l_limit(lua_State *L) {
   return 1;
 }
 
+/*@lua
+---@return integer bytes that have arrived and wait in the stream to be read
+function Stream:buffered() end
+*/
+static int l_buffered(lua_State *L) {
+  lua_pushinteger(L, (lua_Integer)concur_stream_check(L, 1)->in.size);
+  return 1;
+}
+
 const luaL_Reg concur_stream_read_methods[] = {{"read", l_read},
+                                               {"buffered", l_buffered},
                                                {"lines", l_lines},
                                                {"read_some", l_read_some},
                                                {"read_until", l_read_until},
