@@ -27,6 +27,7 @@ external_dependencies = {
 build = {
   type = "builtin",
   modules = {
+    ["concur.compat.coroutines"] = "lua/concur/compat/coroutines.lua",
     ["concur.compat.socket"] = "lua/concur/compat/socket.lua",
     ["concur.compat.socket_common"] = "lua/concur/compat/socket_common.lua",
     ["concur.compat.socket_select"] = "lua/concur/compat/socket_select.lua",

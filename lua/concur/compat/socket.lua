@@ -9,6 +9,7 @@
 
 local concur = require "concur"
 local common = require "concur.compat.socket_common"
+local coroutines = require "concur.compat.coroutines"
 local core = require "concur.core"
 local errors = require "concur.errors"
 local select_objects = require "concur.compat.socket_select"
@@ -331,17 +332,17 @@ socket.source = socket.choose(socket.sourcet)
 -- In place of LuaSocket --------------------------------------------------------------------------
 
 local REPLACED = { ["socket"] = true, ["socket.core"] = true }
-local SHARED = { ["_G"] = true }
-for name in pairs { string = 1, table = 1, math = 1, io = 1, os = 1, coroutine = 1, utf8 = 1,
-  debug = 1, package = 1 } do
-  SHARED[name] = true
-end
+local SHARED = {
+  _G = true, string = true, table = true, math = true, io = true, os = true, utf8 = true,
+  debug = true, package = true,
+}
 
 local private = {} -- what `socket.require` has loaded: name to value
 
 local function load_privately(name, path)
   local environment
-  environment = setmetatable({ require = socket.require }, { __index = _G, __newindex = _G })
+  environment = setmetatable({ require = socket.require, coroutine = coroutines },
+    { __index = _G, __newindex = _G })
   local chunk, err = loadfile(path, "bt", environment)
   if not chunk then
     error(("error loading module '%s' from file '%s':\n\t%s"):format(name, path, err), 3)
@@ -353,13 +354,15 @@ local function load_privately(name, path)
 end
 
 ---As Lua's `require`, for modules that are written on LuaSocket: each one that is a Lua file is loaded
----once more, for users of this function alone, and finds this module where it requires "socket".
----Modules in C and concur's own are those that everybody has.
+---once more, for users of this function alone, and finds this module where it requires "socket", and
+---coroutines in which it may wait. Modules in C and concur's own are those that everybody has.
 ---@param name string
 ---@return any
 function socket.require(name)
   if REPLACED[name] then
     return socket
+  elseif name == "coroutine" then
+    return coroutines
   elseif SHARED[name] or name == "concur" or name:find "^concur%." then
     return require(name)
   elseif private[name] ~= nil then
