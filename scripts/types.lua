@@ -330,6 +330,7 @@ end
 local function write(files)
   os.execute "rm -rf types && mkdir -p types/concur"
   for path, content in pairs(files) do
+    os.execute("mkdir -p " .. path:match "^(.*)/")
     local file <close> = assert(io.open(path, "wb"))
     assert(file:write(content))
   end

@@ -282,7 +282,8 @@ describe("LuaSocket's own socket.smtp, unmodified", function()
       local function send(i)
         return smtp.send {
           from = ("<from%d@example.org>"):format(i), rcpt = { ("<to%d@example.org>"):format(i) },
-          source = smtp.message { headers = { subject = "mail " .. i }, body = "line\r\n.\r\nend " .. i },
+          source = smtp.message { headers = { subject = "mail " .. i },
+            body = "line\r\n.\r\nend " .. i },
           server = "127.0.0.1", port = port,
         }
       end

@@ -423,6 +423,9 @@ function concur.wait(futures, options) end
 ---@return fun(): concur.Future?
 function concur.as_completed(futures, options) end
 
+---@type concur.compat.socket
+concur.compat.socket = require "concur.compat.socket"
+
 ---@type concur.dns
 concur.dns = require "concur.dns"
 
@@ -1231,6 +1234,9 @@ function Stream:read_into(buffer, position, max) end
 ---@param limit? integer|number the new one; `math.huge`: none
 ---@return integer|number limit
 function Stream:limit(limit) end
+
+---@return integer bytes that have arrived and wait in the stream to be read
+function Stream:buffered() end
 
 ---Writes strings and numbers, in order and with nothing of other tasks between them.  Waits for room
 ---first if much is unsent (`water_marks`); cancelled then, nothing was written.  After that it

@@ -118,20 +118,24 @@ http {
     location /slow/ { limit_rate RATE; }
     location = /moved { return 302 /plain.txt; }
     location = /echo { return 200 "$request_method $content_length $http_x_test"; }
-    location = /secret { auth_basic "specs"; auth_basic_user_file DIR/users; alias DIR/www/plain.txt; }
+    location = /secret {
+      auth_basic "specs";
+      auth_basic_user_file DIR/users;
+      alias DIR/www/plain.txt;
+    }
   }
 }
 ]]
 
 ---An nginx that serves the files of a table (path to content): /plain files, files below /chunked/
----in chunks, below /slow/ with `rate` bytes a second; /moved, /echo, /secret (user "u", password "p").
+---in chunks, below /slow/ with `rate` bytes a second; /moved, /echo, /secret (user "u", password
+---"p").
 ---@param files table<string, string>
 ---@param rate? integer
 ---@return table server `port`, `:close()`
 function servers.nginx(files, rate)
   local directory, port = new_directory(), free_port()
-  os.execute(("mkdir -p %s/www/chunked %s/www/slow && chmod -R a+rX %s"):format(directory, directory,
-    directory))
+  os.execute(("cd %s && mkdir -p www/chunked www/slow && chmod -R a+rX ."):format(directory))
   for path, content in pairs(files) do
     support.write_file(directory .. "/www/" .. path, content)
   end

@@ -43,7 +43,6 @@ local function resumed(self, ok, ...)
   return ok, ...
 end
 
----@async
 function M.resume(co, ...)
   if not is_ours(co) then
     return coroutine.resume(co, ...)
@@ -59,7 +58,6 @@ function M.status(co)
   return is_ours(co) and co.state or coroutine.status(co)
 end
 
----@async
 function M.close(co)
   if not is_ours(co) then
     return coroutine.close(co)

@@ -30,9 +30,7 @@ local WORDS = {
   EAI_MEMORY = "memory allocation failure",
 }
 
----LuaSocket's string for an error of concur's; the end of a stream (nil) is "closed".
----@param err concur.Error?
----@return string
+-- LuaSocket's string for an error of concur's; the end of a stream (nil) is "closed".
 function M.words(err)
   if err == nil or err.kind == "Closed" then
     return "closed"
@@ -40,7 +38,7 @@ function M.words(err)
   return WORDS[err.code] or err.errno and core.strerror(err.errno) or err.message
 end
 
----The object must be of the class; LuaSocket's message otherwise.
+-- The object must be of the class; LuaSocket's message otherwise.
 function M.check_class(object, wanted, method)
   if not wanted[object.class] then
     error(("bad argument #1 to '%s' (%s expected)"):format(method, wanted.name), 3)
@@ -57,7 +55,7 @@ function M.new_timeouts()
   return { block = -1.0, total = -1.0, started = core.wall_time() }
 end
 
----`object:settimeout(value, mode)`
+-- `object:settimeout(value, mode)`
 function M.settimeout(self, value, mode)
   if value ~= nil and type(value) ~= "number" then
     error(("bad argument #2 to 'settimeout' (number expected, got %s)"):format(type(value)), 2)
@@ -75,21 +73,19 @@ function M.settimeout(self, value, mode)
   return M.OK
 end
 
----`object:gettimeout()`: both, as they were set
+-- `object:gettimeout()`: both, as they were set
 function M.gettimeout(self)
   return self.timeouts.block, self.timeouts.total
 end
 
----When a call that begins now is out of time, on the loop's clock; nil: never.
----@return number?
+-- When a call that begins now is out of time, on the loop's clock; nil: never.
 function M.deadline(self)
   local block, total = self.timeouts.block, self.timeouts.total
   local seconds = block >= 0 and (total >= 0 and math.min(block, total) or block) or total
   return seconds >= 0 and concur.now() + seconds or nil
 end
 
----Calls `fn(...)`, which waits, until the deadline: true and its results, or false.
----@async
+-- Calls `fn(...)`, which waits, until the deadline: true and its results, or false.
 function M.until_deadline(deadline, fn, ...)
   if not deadline then
     return true, fn(...)
@@ -114,7 +110,7 @@ local function check_option(name, value, with_value)
   end
 end
 
----`object:setoption(name, value)`: an object without a descriptor keeps it until it has one.
+-- `object:setoption(name, value)`: an object without a descriptor keeps it until it has one.
 function M.setoption(self, name, value)
   check_option(name, value, true)
   local fd = self:getfd()
@@ -130,7 +126,7 @@ function M.setoption(self, name, value)
   return M.OK
 end
 
----`object:getoption(name)`
+-- `object:getoption(name)`
 function M.getoption(self, name)
   check_option(name)
   local fd = self:getfd()
@@ -146,7 +142,7 @@ function M.getoption(self, name)
   return value
 end
 
----The object has a descriptor now: sets the options that it kept.
+-- The object has a descriptor now: sets the options that it kept.
 function M.apply_options(self)
   for name, value in pairs(self.options) do
     core.socket_set(self:getfd(), name, value)
@@ -156,10 +152,7 @@ end
 
 -- Names -----------------------------------------------------------------------------------------
 
----A port as a number: LuaSocket takes 80, "80" and "http".
----@async
----@return integer? port
----@return string? err
+-- A port as a number: LuaSocket takes 80, "80" and "http".
 function M.port_number(port, method, argument)
   local number = math.tointeger(tonumber(port))
   if number and number >= 0 and number <= 65535 then
@@ -172,7 +165,7 @@ function M.port_number(port, method, argument)
   return list and list[1].port, list == nil and M.words(err) or nil
 end
 
----Host and port, as the object's own address functions give them, in LuaSocket's form.
+-- Host and port, as the object's own address functions give them, in LuaSocket's form.
 function M.address(host, port, as_string)
   if not host then
     return nil, M.words(port)

@@ -75,9 +75,8 @@ local function check_list(list, argument)
   return list or {}
 end
 
----`socket.select(recvt, sendt, timeout)`: lists of the objects that can be read and written, each of
----them also by the objects; and "timeout" if there is none.
----@async
+-- `socket.select(recvt, sendt, timeout)`: lists of the objects that can be read and written, each of
+-- them also by the objects; and "timeout" if there is none.
 return function(readers, writers, timeout)
   readers, writers = check_list(readers, 1), check_list(writers, 2)
   if timeout ~= nil and type(timeout) ~= "number" then

@@ -68,7 +68,8 @@ local function fetch(self, deadline)
   if self.closed or not stream or stream:closed() then
     return nil, "closed"
   end
-  local in_time, data, err = true, nil, nil
+  local in_time = true
+  local data, err
   if not deadline or stream:buffered() > 0 or core.socket_ready(stream:fd(), "r") then
     data, err = stream:read_some(CHUNK)
   else
@@ -145,8 +146,7 @@ local function receive_all(self, parts, deadline)
   end
 end
 
----`client:receive(pattern, prefix)`
----@async
+-- `client:receive(pattern, prefix)`
 function TCP:receive(pattern, prefix)
   common.check_class(self, CLIENT, "receive")
   local deadline = common.deadline(self)
@@ -180,7 +180,7 @@ function TCP:receive(pattern, prefix)
   return table.concat(parts), nil, nil
 end
 
----`client:dirty()`: something was read ahead.
+-- `client:dirty()`: something was read ahead.
 function TCP:dirty()
   local stream = self.stream
   return buffered(self) > 0 or stream ~= nil and not stream:closed() and stream:buffered() > 0
@@ -210,7 +210,8 @@ local function send_range(self, data, first, last, deadline)
       return first - 1, "closed"
     end
     local part = data:sub(first, math.min(first + CHUNK - 1, last))
-    local in_time, ok, err = true, nil, nil
+    local in_time = true
+    local ok, err
     if deadline and deadline <= concur.now() and core.socket_ready(stream:fd(), "w") then
       ok, err = stream:write(part)
     else
@@ -227,8 +228,7 @@ local function send_range(self, data, first, last, deadline)
   return last
 end
 
----`client:send(data, i, j)`
----@async
+-- `client:send(data, i, j)`
 function TCP:send(data, i, j)
   common.check_class(self, CLIENT, "send")
   if type(data) ~= "string" and type(data) ~= "number" then
@@ -251,8 +251,7 @@ function TCP:send(data, i, j)
   return reached + 0.0, nil, nil
 end
 
----`client:shutdown(how)`: "both" (default), "send", "receive"
----@async
+-- `client:shutdown(how)`: "both" (default), "send", "receive"
 function TCP:shutdown(how)
   common.check_class(self, CLIENT, "shutdown")
   how = how or "both"
@@ -311,8 +310,7 @@ local function connect_again(self)
   return OK
 end
 
----`master:connect(host, port)`
----@async
+-- `master:connect(host, port)`
 function TCP:connect(host, port)
   common.check_class(self, MASTER, "connect")
   if type(host) ~= "string" then
@@ -345,8 +343,7 @@ end
 
 -- Serving ---------------------------------------------------------------------------------------
 
----`master:bind(host, port)`: it listens from here on, whenever `listen` is called.
----@async
+-- `master:bind(host, port)`: it listens from here on, whenever `listen` is called.
 function TCP:bind(host, port)
   if type(host) ~= "string" then
     error(("bad argument #2 to 'bind' (string expected, got %s)"):format(type(host)), 2)
@@ -370,8 +367,7 @@ function TCP:bind(host, port)
   return OK
 end
 
----`master:listen(backlog)`
----@async
+-- `master:listen(backlog)`
 function TCP:listen()
   if not self.listener then
     local ok, err = self:bind("*", 0)
@@ -384,15 +380,15 @@ function TCP:listen()
   return OK
 end
 
----`server:accept()`
----@async
+-- `server:accept()`
 function TCP:accept()
   common.check_class(self, SERVER, "accept")
   local listener, deadline = self.listener, common.deadline(self)
   if not listener or listener:closed() then
     return nil, "closed"
   end
-  local in_time, stream, err = true, nil, nil
+  local in_time = true
+  local stream, err
   if not deadline or core.socket_ready(listener:fd(), "r") then
     stream, err = listener:accept()
   else
@@ -414,8 +410,7 @@ local function handle_of(self)
   return handle and not handle:closed() and handle or nil
 end
 
----`object:close()`
----@async
+-- `object:close()`
 function TCP:close()
   if self.connecting then
     self.connecting:cancel()
@@ -432,13 +427,13 @@ end
 
 TCP.__close = TCP.close
 
----`object:getfd()`: -1 without a descriptor
+-- `object:getfd()`: -1 without a descriptor
 function TCP:getfd()
   local handle = handle_of(self)
   return handle and handle:fd() + 0.0 or -1.0
 end
 
----`object:setfd(fd)`: the object takes the connection over that the descriptor is.
+-- `object:setfd(fd)`: the object takes the connection over that the descriptor is.
 function TCP:setfd(fd)
   local stream = net.from_fd(math.tointeger(fd))
   if stream then
@@ -446,7 +441,7 @@ function TCP:setfd(fd)
   end
 end
 
----`object:getsockname()`
+-- `object:getsockname()`
 function TCP:getsockname()
   local handle = handle_of(self)
   if not handle then
@@ -456,7 +451,7 @@ function TCP:getsockname()
   return common.address(host, port, true)
 end
 
----`object:getpeername()`
+-- `object:getpeername()`
 function TCP:getpeername()
   local handle = handle_of(self)
   if not handle then
@@ -467,18 +462,18 @@ function TCP:getpeername()
   return common.address(self.stream:peer_address())
 end
 
----`object:getfamily()`
+-- `object:getfamily()`
 function TCP:getfamily()
   return self.family == "inet6" and "inet6" or "inet4"
 end
 
----`client:getstats()`: bytes received, bytes sent, age in seconds
+-- `client:getstats()`: bytes received, bytes sent, age in seconds
 function TCP:getstats()
   common.check_class(self, CLIENT, "getstats")
   return self.received + 0.0, self.sent + 0.0, core.wall_time() - self.born
 end
 
----`client:setstats(received, sent, age)`
+-- `client:setstats(received, sent, age)`
 function TCP:setstats(received, sent, age)
   common.check_class(self, CLIENT, "setstats")
   self.received = received or self.received

@@ -76,7 +76,8 @@ end
 local function send(self, method, data, ...)
   local deadline = common.deadline(self)
   local socket = self.socket
-  local in_time, ok, err = true, nil, nil
+  local in_time = true
+  local ok, err
   if deadline and deadline <= concur.now() and core.socket_ready(socket:fd(), "w") then
     ok, err = socket[method](socket, data, ...)
   else
@@ -90,8 +91,7 @@ local function send(self, method, data, ...)
   return #data + 0.0
 end
 
----`connected:send(datagram)`
----@async
+-- `connected:send(datagram)`
 function UDP:send(data)
   common.check_class(self, CONNECTED, "send")
   data = check_string(data, 2, "send")
@@ -101,8 +101,7 @@ function UDP:send(data)
   return send(self, "send", data)
 end
 
----`unconnected:sendto(datagram, ip, port)`
----@async
+-- `unconnected:sendto(datagram, ip, port)`
 function UDP:sendto(data, host, port)
   common.check_class(self, UNCONNECTED, "sendto")
   data, host = check_string(data, 2, "sendto"), check_string(host, 3, "sendto")
@@ -130,7 +129,8 @@ local function receive(self, size, method)
   end
   local deadline = common.deadline(self)
   size = math.floor(size or DATAGRAM_SIZE)
-  local in_time, data, host, port = true, nil, nil, nil
+  local in_time = true
+  local data, host, port
   if not deadline or core.socket_ready(socket:fd(), "r") then
     data, host, port = socket:recv_from(size)
   else
@@ -144,8 +144,7 @@ local function receive(self, size, method)
   return data, host, port
 end
 
----`object:receive(size)`
----@async
+-- `object:receive(size)`
 function UDP:receive(size)
   local data, err = receive(self, size, "receive")
   if not data then
@@ -154,8 +153,7 @@ function UDP:receive(size)
   return data
 end
 
----`unconnected:receivefrom(size)`: the datagram, and from where
----@async
+-- `unconnected:receivefrom(size)`: the datagram, and from where
 function UDP:receivefrom(size)
   common.check_class(self, UNCONNECTED, "receivefrom")
   return receive(self, size, "receivefrom")
@@ -163,8 +161,7 @@ end
 
 -- Addresses -------------------------------------------------------------------------------------
 
----`unconnected:setsockname(host, port)`
----@async
+-- `unconnected:setsockname(host, port)`
 function UDP:setsockname(host, port)
   common.check_class(self, UNCONNECTED, "setsockname")
   host = check_string(host, 2, "setsockname")
@@ -182,8 +179,7 @@ function UDP:setsockname(host, port)
   return OK
 end
 
----`object:setpeername(host, port)`; "*": it is unconnected again
----@async
+-- `object:setpeername(host, port)`; "*": it is unconnected again
 function UDP:setpeername(host, port)
   host = check_string(host, 2, "setpeername")
   local ok, socket, number, err
@@ -209,7 +205,7 @@ function UDP:setpeername(host, port)
   return OK
 end
 
----`object:getsockname()`
+-- `object:getsockname()`
 function UDP:getsockname()
   if self.closed then
     return nil, "Bad file descriptor"
@@ -219,7 +215,7 @@ function UDP:getsockname()
   return common.address(host, port, true)
 end
 
----`connected:getpeername()`
+-- `connected:getpeername()`
 function UDP:getpeername()
   common.check_class(self, CONNECTED, "getpeername")
   if self.closed then
@@ -236,7 +232,7 @@ local GROUPS = {
   ["ip-drop-membership"] = "leave", ["ipv6-drop-membership"] = "leave",
 }
 
----`object:setoption(name, value)`
+-- `object:setoption(name, value)`
 function UDP:setoption(name, value)
   local method = GROUPS[name]
   if name == "ip-multicast-if" then
@@ -258,7 +254,7 @@ function UDP:setoption(name, value)
   return OK
 end
 
----`object:close()`
+-- `object:close()`
 function UDP:close()
   self.closed = true
   if self.socket then
@@ -269,18 +265,18 @@ end
 
 UDP.__close = UDP.close
 
----`object:getfd()`
+-- `object:getfd()`
 function UDP:getfd()
   local socket = self.socket
   return socket and not socket:closed() and socket:fd() + 0.0 or -1.0
 end
 
----`object:dirty()`: nothing is read ahead.
+-- `object:dirty()`: nothing is read ahead.
 function UDP.dirty()
   return false
 end
 
----`object:getfamily()`
+-- `object:getfamily()`
 function UDP:getfamily()
   return self.family == "inet6" and "inet6" or "inet4"
 end
