@@ -174,7 +174,8 @@ local function exported_statement(lines, number, comment)
     return ("local %s = {}"):format(class)
   end
   local field = line:match "^([%w_]+%.[%w_]+) = "
-  if field and table.concat(comment):find "%-%-%-@param" then
+  local text_of_comment = table.concat(comment)
+  if field and (text_of_comment:find "%-%-%-@param" or text_of_comment:find "%-%-%-@return") then
     return ("function %s(%s) end"):format(field, described_parameters(comment)) -- of the C core
   end
   return field and field .. " = nil"

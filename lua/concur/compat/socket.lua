@@ -24,10 +24,44 @@ local socket = {
   _SOCKETINVALID = -1,
   _DATAGRAMSIZE = udp.DATAGRAM_SIZE,
   BLOCKSIZE = 2048,
-  tcp = tcp.tcp, tcp4 = tcp.tcp4, tcp6 = tcp.tcp6,
-  udp = udp.udp, udp4 = udp.udp4, udp6 = udp.udp6,
-  select = select_objects,
 }
+
+-- Objects ---------------------------------------------------------------------------------------
+
+---A TCP object, neither connected nor listening yet.
+---@return table master
+socket.tcp = tcp.tcp
+
+---The same, for IPv4.
+---@return table master
+socket.tcp4 = tcp.tcp4
+
+---The same, for IPv6.
+---@return table master
+socket.tcp6 = tcp.tcp6
+
+---A UDP object.
+---@return table unconnected
+socket.udp = udp.udp
+
+---The same, for IPv4.
+---@return table unconnected
+socket.udp4 = udp.udp4
+
+---The same, for IPv6.
+---@return table unconnected
+socket.udp6 = udp.udp6
+
+---Which of the objects can be read, and which written, now or within `timeout` seconds: two lists,
+---which have each object's position under the object, too.
+---@async
+---@param readers? table[]
+---@param writers? table[]
+---@param timeout? number seconds; nil or negative: no limit
+---@return table readable
+---@return table writable
+---@return "timeout"|nil err nobody is ready
+socket.select = select_objects
 
 -- Connections ------------------------------------------------------------------------------------
 

@@ -5,6 +5,41 @@
 ---@class concur.compat.socket
 local socket = {}
 
+---A TCP object, neither connected nor listening yet.
+---@return table master
+function socket.tcp() end
+
+---The same, for IPv4.
+---@return table master
+function socket.tcp4() end
+
+---The same, for IPv6.
+---@return table master
+function socket.tcp6() end
+
+---A UDP object.
+---@return table unconnected
+function socket.udp() end
+
+---The same, for IPv4.
+---@return table unconnected
+function socket.udp4() end
+
+---The same, for IPv6.
+---@return table unconnected
+function socket.udp6() end
+
+---Which of the objects can be read, and which written, now or within `timeout` seconds: two lists,
+---which have each object's position under the object, too.
+---@async
+---@param readers? table[]
+---@param writers? table[]
+---@param timeout? number seconds; nil or negative: no limit
+---@return table readable
+---@return table writable
+---@return "timeout"|nil err nobody is ready
+function socket.select(readers, writers, timeout) end
+
 ---A client that is connected: `socket.connect(host, port, local_host, local_port, family)`.
 ---@async
 ---@param host string
@@ -69,7 +104,7 @@ function socket.skip(count, ...) end
 
 ---Seconds since 1970.
 ---@return number
-socket.gettime = nil
+function socket.gettime() end
 
 ---Suspends the task.
 ---@async
