@@ -8,6 +8,7 @@
 
 #include "options.h"
 #include "pool_wait.h"
+#include "transfer.h"
 
 /* ---- views ---- */
 
@@ -36,6 +37,22 @@ void concur_pool_check_options(lua_State *L, const char *const *names) {
     lua_replace(L, 1);
   }
   concur_check_options(L, 1, names);
+}
+
+void concur_pool_read_worker_options(lua_State *L, concur_worker_settings *settings) {
+  concur_encode_mode mode = settings->kind->flat ? CONCUR_ENCODE_FLAT : CONCUR_ENCODE_SHARED;
+  settings->max_jobs = concur_option_count(L, 1, "max_jobs", 1, 0);
+  if (concur_option_value(L, 1, "max_memory", LUA_TNUMBER)) {
+    lua_Number bytes = lua_tonumber(L, -1);
+    luaL_argcheck(L, bytes >= 1 && bytes < 1e18, 1,
+                  "option 'max_memory' must be a number of bytes");
+    settings->max_memory = (size_t)bytes;
+  }
+  lua_pop(L, 1);
+  if (concur_option_value(L, 1, "init", LUA_TFUNCTION)) {
+    settings->init = concur_encode_as(L, lua_gettop(L), 1, "init", mode);
+  }
+  lua_pop(L, 1);
 }
 
 void concur_pool_check_function(lua_State *L, int index) {

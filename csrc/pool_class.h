@@ -38,6 +38,9 @@ void concur_pool_check_function(lua_State *L, int index);
    on the stack then.  Raises on unknown names. */
 void concur_pool_check_options(lua_State *L, const char *const *names);
 
+/* Reads the options that concern the workers' states; their table is at index 1. */
+void concur_pool_read_worker_options(lua_State *L, concur_worker_settings *settings);
+
 /* The body of `run`, for concur_fiber_begin.  Stack: pool, function, arguments. */
 int concur_pool_run_body(lua_State *L, concur_fiber *fiber);
 

@@ -506,7 +506,10 @@ static void check_version(concur_child *child) {
 }
 
 bool concur_child_pending(concur_child *child) {
-  return child->look || (child->complaint[0] == '\0' && concur_ring_pending(&child->link.in));
+  if (child->look) return true;
+  if (child->complaint[0] != '\0') return false;
+  return concur_ring_pending(&child->link.in) ||
+         (child->blocked && concur_ring_has_room(&child->link.out));
 }
 
 void concur_child_collect(concur_child *child) {

@@ -39,6 +39,12 @@ void concur_process_command_free(concur_process_command *command) {
   free(command);
 }
 
+/* False when there is nothing to do any more: the loop was closed, or this is a child of a fork by the
+   host, whose parent has the workers. */
+static bool is_at_work(const concur_process_pool *pool) {
+  return pool->loop != NULL && !concur_runtime_forked(pool->loop->runtime);
+}
+
 static concur_child *child_of(concur_node *node) {
   return concur_container_of(node, concur_child, node);
 }
@@ -135,9 +141,11 @@ static concur_child *choose_child(concur_process_pool *pool) {
   for (concur_node *node = pool->children.next; node != &pool->children; node = node->next) {
     concur_child *child = child_of(node);
     if (!child->quitting && !child->ending && !child->ended) count++;
-    if (!concur_child_accepts(child) || !concur_child_has_slot(child)) continue;
-    if (child->hand.handed == 0) return child;
-    if (best == NULL || child->hand.handed < best->hand.handed) best = child;
+    uint32_t handed = child->hand.handed;
+    bool better = best == NULL || handed < best->hand.handed;
+    if (!better || !concur_child_accepts(child) || !concur_child_has_slot(child)) continue;
+    if (handed == 0) return child;
+    best = child;
   }
   if (count < concur_pool_workers(pool->pool) && uv_hrtime() >= pool->not_before_ns) {
     concur_child *child = start_child(pool);
@@ -164,15 +172,15 @@ static bool take_back(concur_child *child, concur_child_slot *slot) {
   return true;
 }
 
-/* Nothing is queued: a worker without jobs takes one that waits behind another worker's. */
+/* Nothing is queued: a worker without jobs takes one that waits behind another worker's, or for the
+   start of one. */
 static void share_jobs(concur_process_pool *pool) {
   concur_child *idle = NULL, *behind = NULL;
   for (concur_node *node = pool->children.next; node != &pool->children; node = node->next) {
     concur_child *child = child_of(node);
     if (child->hand.handed == 0 && concur_child_accepts(child)) idle = child;
-    if (child->hand.handed > 1 && (behind == NULL || child->hand.handed > behind->hand.handed)) {
-      behind = child;
-    }
+    bool has_more = child->hand.handed > (child->ready ? 1 : 0);
+    if (has_more && (behind == NULL || child->hand.handed > behind->hand.handed)) behind = child;
   }
   if (idle == NULL || behind == NULL) return;
   if (take_back(behind, concur_child_newest(behind))) send_jobs(pool);
@@ -229,7 +237,7 @@ static void arm_timer(concur_process_pool *pool) {
 }
 
 static void dispatch(concur_process_pool *pool) {
-  if (pool->loop == NULL || pool->loop->closing || pool->stirring) return;
+  if (!is_at_work(pool) || pool->loop->closing || pool->stirring) return;
   pool->stirring = true;
   bool closing = concur_pool_closing(pool->pool);
   send_jobs(pool);
@@ -377,7 +385,7 @@ static concur_job_cancel_end on_cancel(void *host, concur_job *job) {
 
 static void on_take_back(void *host) {
   concur_process_pool *pool = host;
-  if (pool->loop == NULL) return;
+  if (!is_at_work(pool)) return;
   for (concur_node *node = pool->children.next; node != &pool->children; node = node->next) {
     take_all_back(child_of(node));
   }
@@ -385,6 +393,7 @@ static void on_take_back(void *host) {
 
 static void on_cancel_running(void *host) {
   concur_process_pool *pool = host;
+  if (!is_at_work(pool)) return;
   for (concur_node *node = pool->children.next; node != &pool->children; node = node->next) {
     concur_child *child = child_of(node);
     take_all_back(child);
@@ -450,9 +459,8 @@ static void look_for_ends(concur_process_pool *pool) {
 
 static uint32_t on_join(void *host, uint64_t timeout_ns) {
   concur_process_pool *pool = host;
-  if (pool->loop == NULL || !pool->loop->closing) {
-    return pool->child_count + (pool->loop != NULL ? concur_pool_queued(pool->pool) : 0);
-  }
+  if (!is_at_work(pool)) return 0;
+  if (!pool->loop->closing) return pool->child_count + concur_pool_queued(pool->pool);
   uint64_t begin_ns = uv_hrtime();
   retire(pool, true);
   for (;;) {
@@ -464,6 +472,7 @@ static uint32_t on_join(void *host, uint64_t timeout_ns) {
 
 static void on_detach(void *host) {
   concur_process_pool *pool = host;
+  if (!is_at_work(pool)) return;
   for (concur_node *node = pool->children.next; node != &pool->children;) {
     concur_child *child = child_of(node);
     node = node->next;
@@ -487,12 +496,12 @@ static void on_released(concur_handle *handle) {
 static void on_free(void *host) {
   concur_process_pool *pool = host;
   pool->gone = true;
-  if (pool->loop != NULL) {
+  if (is_at_work(pool)) {
     on_detach(pool);
     concur_handle_close(&pool->handle);
-  } else {
+  } else if (pool->loop == NULL) {
     on_released(&pool->handle);
-  }
+  } /* else it leaks, like everything else in a forked child */
 }
 
 const concur_pool_host concur_process_pool_host = {on_stir, on_cancel, on_take_back,

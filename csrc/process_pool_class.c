@@ -94,21 +94,6 @@ static void read_command(lua_State *L, concur_worker_settings *settings) {
   if (!copy_words(L, command)) luaL_error(L, "not enough memory");
 }
 
-static void read_worker_options(lua_State *L, concur_worker_settings *settings) {
-  settings->max_jobs = concur_option_count(L, 1, "max_jobs", 1, 0);
-  if (concur_option_value(L, 1, "max_memory", LUA_TNUMBER)) {
-    lua_Number bytes = lua_tonumber(L, -1);
-    luaL_argcheck(L, bytes >= 1 && bytes < 1e18, 1,
-                  "option 'max_memory' must be a number of bytes");
-    settings->max_memory = (size_t)bytes;
-  }
-  lua_pop(L, 1);
-  if (concur_option_value(L, 1, "init", LUA_TFUNCTION)) {
-    settings->init = concur_encode_as(L, lua_gettop(L), 1, "init", CONCUR_ENCODE_FLAT);
-  }
-  lua_pop(L, 1);
-}
-
 /* ---- the constructor ---- */
 
 /*@lua
@@ -155,7 +140,7 @@ static int l_process_pool(lua_State *L) {
                         named ? lua_tostring(L, 2) : "ProcessPoolExecutor");
   concur_executor *executor = view->executor;
   read_command(L, executor->settings);
-  read_worker_options(L, executor->settings);
+  concur_pool_read_worker_options(L, executor->settings);
   if (concur_process_pool_new(loop, executor->pool, executor->settings, idle_ns,
                               limits.queue_size != 0) == NULL) {
     luaL_error(L, "not enough memory");

@@ -86,7 +86,10 @@ static void leave_sigint_to_pool(void) {
 static void close_other_descriptors(void) {
   enum { KEEP = CONCUR_LINK_SOCKET_FD };
   DIR *directory = opendir("/dev/fd");
-  if (directory == NULL) return;
+  if (directory == NULL) {
+    for (int fd = KEEP + 1; fd < 1024; fd++) (void)close(fd);
+    return;
+  }
   int others[256];
   size_t count;
   do {

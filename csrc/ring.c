@@ -35,6 +35,10 @@ size_t concur_ring_write(concur_ring *ring, const void *bytes, size_t size) {
   return size;
 }
 
+bool concur_ring_has_room(concur_ring *ring) {
+  return ring_room(ring) > 0 || ring->damaged;
+}
+
 bool concur_ring_publish(concur_ring *ring) {
   atomic_store(&ring->shared->written, ring->position);
   return atomic_load(&ring->shared->reader_waits) != 0 &&

@@ -46,6 +46,8 @@ void concur_ring_init(concur_ring *ring, concur_ring_shared *shared, unsigned ch
 
 /* Copies as many of the bytes as there is room for; returns how many.  Not seen until published. */
 size_t concur_ring_write(concur_ring *ring, const void *bytes, size_t size);
+/* True when something could be written, or when the ring is damaged. */
+bool concur_ring_has_room(concur_ring *ring);
 /* Lets the reader see what was written.  True when the reader is to be woken. */
 bool concur_ring_publish(concur_ring *ring);
 /* The writer is going to sleep.  False when there is room: it should not. */

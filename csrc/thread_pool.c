@@ -47,22 +47,6 @@ void concur_thread_pool_open_view(lua_State *L, concur_runtime *runtime, concur_
   concur_pool_view_open(L, runtime, view, &thread_calls, &limits, name);
 }
 
-/* Options of a pool that concern its workers' states; the table is at index 1. */
-static void read_worker_options(lua_State *L, concur_worker_settings *settings) {
-  settings->max_jobs = concur_option_count(L, 1, "max_jobs", 1, 0);
-  if (concur_option_value(L, 1, "max_memory", LUA_TNUMBER)) {
-    lua_Number bytes = lua_tonumber(L, -1);
-    luaL_argcheck(L, bytes >= 1 && bytes < 1e18, 1,
-                  "option 'max_memory' must be a number of bytes");
-    settings->max_memory = (size_t)bytes;
-  }
-  lua_pop(L, 1);
-  if (concur_option_value(L, 1, "init", LUA_TFUNCTION)) {
-    settings->init = concur_encode(L, lua_gettop(L), 1, "init");
-  }
-  lua_pop(L, 1);
-}
-
 /*@lua
 ---An executor with OS threads, each with a Lua state of its own.
 ---@class concur.ThreadPoolExecutor
@@ -94,7 +78,7 @@ static int l_thread_pool(lua_State *L) {
   concur_pool_view *view = concur_pool_view_new(L, runtime, CONCUR_CLASS_POOL);
   concur_pool_view_open(L, runtime, view, &thread_calls, &limits,
                         named ? lua_tostring(L, 2) : "ThreadPoolExecutor");
-  read_worker_options(L, view->executor->settings);
+  concur_pool_read_worker_options(L, view->executor->settings);
   return 1;
 }
 

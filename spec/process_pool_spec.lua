@@ -552,6 +552,54 @@ describe("ProcessPoolExecutor", function()
     assert.equal(1, stats.idle)
   end)
 
+  it("starts a program of a host's own that is a worker", function()
+    local script = support.tmpdir() .. "/host.lua"
+    support.write_file(script, ([[
+      package.path, package.cpath = %q, %q
+      HOST = "what the host has set up for itself"
+      require("concur.process_worker").run()
+    ]]):format(package.path, package.cpath))
+    local pool <close> = concur.ProcessPoolExecutor { workers = 1, command = { support.lua, script } }
+    assert.equal(3, pool:run(add, 1, 2))
+    assert.is_nil(pool:run(function() return HOST end)) -- jobs have a state of their own
+    local ok, e = pcall(require("concur.process_worker").run)
+    assert.is_false(ok)
+    assert.matches("no process that a ProcessPoolExecutor has started", e)
+  end)
+
+  it("works from a thread's state", function()
+    local pool <close> = concur.ThreadPoolExecutor(1)
+    assert.equal("SIGKILL", pool:run(function()
+      local inner = require "concur"
+      local processes <close> = inner.ProcessPoolExecutor(1)
+      local ok, e = pcall(processes.run, processes, function() os.execute "kill -9 $PPID" end)
+      assert(not ok and processes:run(function() return true end))
+      return e.signal
+    end))
+  end)
+
+  it("is left alone by a forked child", function()
+    local result = support.run_lua([[
+      local concur = require "concur"
+      local pool = concur.ProcessPoolExecutor(1)
+      local function pid() return io.open("/proc/self/stat"):read("a"):match "^%d+" end
+      local worker = pool:run(pid)
+      local future = pool:submit(function() require("concur").sleep(0.2) return "done" end)
+      if testhost.fork() == 0 then
+        assert(not pcall(pool.submit, pool, pid))
+        pool, future = nil, nil
+        collectgarbage()
+        os.exit(7, true)
+      end
+      assert(testhost.wait() == 7)
+      assert(future:result() == "done")
+      assert(pool:run(pid) == worker)
+      pool:shutdown()
+      print "the parent goes on"
+    ]], { lua = support.host, env = { ASAN_OPTIONS = "detect_leaks=0" } })
+    assert.equal("the parent goes on\n", result.stdout, support.describe(result))
+  end)
+
   it("hands no descriptor on but the standard streams and the link", function()
     local file <close> = assert(io.open("/dev/null", "r"))
     local pool <close> = concur.ProcessPoolExecutor {
