@@ -12,7 +12,16 @@ static const size_t BODY_STEP = 256 * 1024;
 static const unsigned char magic[3] = {0xC3, 'q', 'F'};
 
 /* Where the fields of a header lie. */
-enum { AT_VERSION = 3, AT_KIND, AT_DETAIL, AT_ZERO, AT_SLOT = 8, AT_EXTRA = 12, AT_ID = 16, AT_SIZE = 24 };
+enum {
+  AT_VERSION = 3,
+  AT_KIND,
+  AT_DETAIL,
+  AT_ZERO,
+  AT_SLOT = 8,
+  AT_EXTRA = 12,
+  AT_ID = 16,
+  AT_SIZE = 24
+};
 
 void concur_frame_write(unsigned char header[CONCUR_FRAME_HEADER], const concur_frame *frame) {
   memset(header, 0, CONCUR_FRAME_HEADER);

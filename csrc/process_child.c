@@ -106,7 +106,8 @@ static void on_bell(uv_poll_t *poll, int status, int events) {
   int result = concur_link_take_bells(&child->link);
   child->look = true;
   if (result > 0) return;
-  if (result < 0) child_complain(child, "wrote something that is no bell to the socket of its pool");
+  if (result < 0)
+    child_complain(child, "wrote something that is no bell to the socket of its pool");
   /* Its end is closed: it can only have ended, or be useless. */
   child->lost = !child->quitting && !child->ending;
   if (child->leave_by_ns == CONCUR_NEVER) child->leave_by_ns = uv_hrtime() + LEAVE_NS;
@@ -309,7 +310,8 @@ bool concur_child_has_slot(concur_child *child) {
 
 bool concur_child_revoke(concur_child *child, concur_child_slot *slot) {
   uint32_t index = slot_index(child, slot);
-  if (!concur_link_change_slot(&child->link, index, CONCUR_SLOT_SENT, CONCUR_SLOT_REVOKED)) return false;
+  if (!concur_link_change_slot(&child->link, index, CONCUR_SLOT_SENT, CONCUR_SLOT_REVOKED))
+    return false;
   if (concur_node_linked(&slot->outgoing.node)) {
     if (slot->outgoing.sent == 0) {
       concur_node_unlink(&slot->outgoing.node);
@@ -363,8 +365,7 @@ static void child_pump(concur_child *child) {
   child->blocked = false;
   if (concur_list_empty(&child->outgoing)) return;
   while (!concur_list_empty(&child->outgoing)) {
-    concur_outgoing *outgoing =
-        concur_container_of(child->outgoing.next, concur_outgoing, node);
+    concur_outgoing *outgoing = concur_container_of(child->outgoing.next, concur_outgoing, node);
     if (outgoing_write(ring, outgoing)) {
       outgoing_sent(child, outgoing);
       continue;
@@ -547,8 +548,7 @@ concur_message *concur_child_obituary(const concur_child *child) {
                         .signal = child->signal,
                         .text_size = (uint32_t)strlen(text),
                         .stderr_size = (uint32_t)child->tail_size};
-  concur_message *message =
-      concur_message_new(sizeof crash + crash.text_size + crash.stderr_size);
+  concur_message *message = concur_message_new(sizeof crash + crash.text_size + crash.stderr_size);
   if (message == NULL) return NULL;
   memcpy(message->bytes, &crash, sizeof crash);
   memcpy(message->bytes + sizeof crash, text, crash.text_size);

@@ -84,7 +84,8 @@ static int make_sockets(concur_link *link, int *peer_socket) {
 }
 
 static int map_memory(concur_link *link) {
-  void *memory = mmap(NULL, sizeof *link->memory, PROT_READ | PROT_WRITE, MAP_SHARED, link->file, 0);
+  void *memory =
+      mmap(NULL, sizeof *link->memory, PROT_READ | PROT_WRITE, MAP_SHARED, link->file, 0);
   if (memory == MAP_FAILED) return uv_translate_sys_error(errno);
   link->memory = memory;
   return 0;

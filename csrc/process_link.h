@@ -43,8 +43,8 @@ typedef enum concur_slot_state {
 typedef struct concur_link_memory concur_link_memory;
 
 typedef struct concur_link {
-  int socket; /* owned; -1: closed */
-  int file;   /* owned: of the shared memory; -1: closed */
+  int socket;                 /* owned; -1: closed */
+  int file;                   /* owned: of the shared memory; -1: closed */
   concur_link_memory *memory; /* owned mapping */
   concur_ring in, out;        /* as seen from this end */
 } concur_link;

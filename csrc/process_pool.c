@@ -504,8 +504,8 @@ static void on_free(void *host) {
   } /* else it leaks, like everything else in a forked child */
 }
 
-const concur_pool_host concur_process_pool_host = {on_stir, on_cancel, on_take_back,
-                                                   on_cancel_running, on_join, on_detach, on_free};
+const concur_pool_host concur_process_pool_host = {
+    on_stir, on_cancel, on_take_back, on_cancel_running, on_join, on_detach, on_free};
 
 concur_process_pool *concur_process_pool_new(concur_loop *loop, concur_pool *concur,
                                              concur_worker_settings *settings, uint64_t idle_ns,
@@ -521,8 +521,7 @@ concur_process_pool *concur_process_pool_new(concur_loop *loop, concur_pool *con
   pool->due_ns = CONCUR_NEVER;
   concur_worker_settings_retain(settings);
   concur_list_init(&pool->children);
-  pool->source = (concur_source){
-      .pending = on_pending, .collect = on_collect, .sleep = on_sleep};
+  pool->source = (concur_source){.pending = on_pending, .collect = on_collect, .sleep = on_sleep};
   concur_list_append(&loop->sources, &pool->source.node);
   (void)uv_timer_init(&loop->uv, &pool->timer);
   uv_unref((uv_handle_t *)&pool->timer);

@@ -39,9 +39,10 @@ typedef enum concur_child_stderr {
 typedef struct concur_process_command {
   char **args; /* the program and its arguments; ends with NULL */
   concur_child_stderr stderr_mode;
-  uint64_t grace_ns;     /* from TERM to KILL */
-  uint32_t most_crashes; /* in a row, without a finished job between them; then the pool is broken */
-  size_t limit;          /* bytes of one message */
+  uint64_t grace_ns; /* from TERM to KILL */
+  uint32_t
+      most_crashes; /* in a row, without a finished job between them; then the pool is broken */
+  size_t limit;     /* bytes of one message */
 } concur_process_command;
 
 void concur_process_command_free(concur_process_command *command);
@@ -49,12 +50,12 @@ void concur_process_command_free(concur_process_command *command);
 /* ---- the pool ---- */
 
 struct concur_process_pool {
-  concur_source source;   /* in loop->sources until the end */
-  concur_loop *loop;      /* borrowed; NULL once it was left */
-  concur_pool *pool;      /* borrowed: this is its host */
+  concur_source source;             /* in loop->sources until the end */
+  concur_loop *loop;                /* borrowed; NULL once it was left */
+  concur_pool *pool;                /* borrowed: this is its host */
   concur_worker_settings *settings; /* one reference; its `extra` is the command */
-  concur_message *setup;  /* owned; what each worker is sent first; NULL until the first one */
-  concur_node children;   /* of concur_child, those whose process was not seen to end */
+  concur_message *setup; /* owned; what each worker is sent first; NULL until the first one */
+  concur_node children;  /* of concur_child, those whose process was not seen to end */
   uint32_t child_count;
   uint64_t next_id;       /* of jobs */
   uint64_t job_ns;        /* how long jobs take, about; 0: not known yet */
@@ -116,25 +117,25 @@ struct concur_child {
   concur_node node;          /* in pool->children */
   concur_process_pool *pool; /* borrowed; NULL once it has left */
   concur_thread hand;
-  concur_process *process;   /* owned; NULL once it has left */
+  concur_process *process; /* owned; NULL once it has left */
   concur_link link;
   concur_frame_parser parser;
-  concur_node outgoing;      /* of concur_outgoing */
+  concur_node outgoing; /* of concur_outgoing */
   concur_outgoing setup, quit;
   concur_child_slot slots[CONCUR_LINK_SLOTS];
   uint32_t sent_jobs;
-  uint64_t idle_since_ns;    /* while it has no job; uv_hrtime */
-  uint64_t leave_by_ns;      /* once it should end by itself: when it is ended by force; or NEVER */
-  bool ready;                /* it has run init */
-  bool quitting;             /* it was told that no job will come */
-  bool lost;                 /* its end of the link is closed, and nobody told it to end */
-  bool ending;               /* it is being ended by force */
-  bool look;                 /* a bell has rung, or the process has ended */
-  bool ended;                /* the process has ended; code and signal say how */
-  bool blocked;              /* there was no room in the link; its bell will ring */
+  uint64_t idle_since_ns; /* while it has no job; uv_hrtime */
+  uint64_t leave_by_ns;   /* once it should end by itself: when it is ended by force; or NEVER */
+  bool ready;             /* it has run init */
+  bool quitting;          /* it was told that no job will come */
+  bool lost;              /* its end of the link is closed, and nobody told it to end */
+  bool ending;            /* it is being ended by force */
+  bool look;              /* a bell has rung, or the process has ended */
+  bool ended;             /* the process has ended; code and signal say how */
+  bool blocked;           /* there was no room in the link; its bell will ring */
   int code, signal;
-  int stderr_fd;             /* owned: where its stderr is read; -1: not at all */
-  int handles;               /* of the two below, those that are not closed */
+  int stderr_fd; /* owned: where its stderr is read; -1: not at all */
+  int handles;   /* of the two below, those that are not closed */
   concur_handle bell_handle, stderr_handle;
   uv_poll_t bell, stderr_poll;
   char complaint[128]; /* what was wrong with what it sent; "": nothing */

@@ -24,8 +24,8 @@ concur_message *concur_process_setup_new(const concur_worker_settings *settings,
                          .name_size = strlen(settings->name) + 1,
                          .environment_size = environment->size,
                          .init_size = init != NULL ? init->size : 0};
-  concur_message *message = concur_message_new(
-      sizeof header + header.name_size + header.environment_size + header.init_size);
+  concur_message *message = concur_message_new(sizeof header + header.name_size +
+                                               header.environment_size + header.init_size);
   if (message == NULL) return NULL;
   put(message, &header, sizeof header);
   put(message, settings->name, header.name_size);

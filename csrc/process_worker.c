@@ -29,9 +29,9 @@
 #include "worker.h"
 
 enum {
-  SPIN_NS = 20000,  /* how long it looks for the next job before it sleeps */
-  SPIN_MISSES = 3,  /* spins in vain before it rests */
-  SPIN_REST = 32,   /* sleeps without spinning first */
+  SPIN_NS = 20000, /* how long it looks for the next job before it sleeps */
+  SPIN_MISSES = 3, /* spins in vain before it rests */
+  SPIN_REST = 32,  /* sleeps without spinning first */
   SPIN_CLOCK_INTERVAL = 16,
   FIRST_LIMIT = 64 * 1024 * 1024 /* of the SETUP frame, which brings the limit of the others */
 };
@@ -39,12 +39,12 @@ enum {
 typedef struct process_worker {
   concur_link link;
   concur_frame_parser parser;
-  concur_pool *pool;       /* one reference */
-  concur_mailbox *replies; /* one reference; nothing is ever posted */
+  concur_pool *pool;                /* one reference */
+  concur_mailbox *replies;          /* one reference; nothing is ever posted */
   concur_worker_settings *settings; /* one reference; NULL until SETUP */
-  concur_thread thread;    /* as worker.c sees this thread */
-  concur_shared_pool *shared; /* borrowed from the state that called us */
-  bool may_spin;           /* there is a core to spare */
+  concur_thread thread;             /* as worker.c sees this thread */
+  concur_shared_pool *shared;       /* borrowed from the state that called us */
+  bool may_spin;                    /* there is a core to spare */
   uint8_t spin_misses, spin_rest;
 } process_worker;
 

@@ -9,7 +9,8 @@ local concur = require "concur"
 local function parse(input)
   if input:find "poison" then
     io.stderr:write("parser: assertion failed on '", input, "'\n")
-    local abort = package.loadlib("libc.so.6", "abort") or package.loadlib("libSystem.dylib", "abort")
+    local load = package.loadlib
+    local abort = load("libc.so.6", "abort") or load("libSystem.dylib", "abort")
     abort()
   end
   return #input

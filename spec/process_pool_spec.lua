@@ -98,7 +98,8 @@ describe("ProcessPoolExecutor", function()
 
   it("gives workers this program's modules", function()
     local directory = support.tmpdir()
-    support.write_file(directory .. "/only_here.lua", "return { answer = function() return 42 end }")
+    local code = "return { answer = function() return 42 end }"
+    support.write_file(directory .. "/only_here.lua", code)
     local path <const> = package.path
     package.path = directory .. "/?.lua;" .. path
     package.preload.preloaded = function() return { value = "loaded before" } end
@@ -113,8 +114,11 @@ describe("ProcessPoolExecutor", function()
 
   it("runs init in each worker, and is broken when it fails", function()
     do
-      local pool <close> = concur.ProcessPoolExecutor { workers = 1, init = function() SET = 7 end }
-      assert.equal(7, pool:run(function() return SET end))
+      local function init()
+        rawset(_G, "SET", 7)
+      end
+      local pool <close> = concur.ProcessPoolExecutor { workers = 1, init = init }
+      assert.equal(7, pool:run(function() return rawget(_G, "SET") end))
     end
     local pool <close> = concur.ProcessPoolExecutor {
       workers = 1,
@@ -154,7 +158,7 @@ describe("ProcessPoolExecutor", function()
 
   it("fails a job that wants more memory than max_memory", function()
     local pool <close> = concur.ProcessPoolExecutor { workers = 1, max_memory = 8e6 }
-    local e = expect.error("RemoteError", pool.run, pool, function() return #("x"):rep(64000000) end)
+    local e = expect.error("RemoteError", pool.run, pool, string.rep, "x", 64000000)
     assert.matches("max_memory", e.message)
     assert.equal(3, pool:run(add, 1, 2))
   end)
@@ -191,7 +195,8 @@ describe("ProcessPoolExecutor", function()
       end
       assert.equal(20, sum)
       local all = {}
-      for i, x in pool:map(function(x) return x * x end, { 1, 2, 3, 4 }, { ordered = false, chunk = 2 }) do
+      local options = { ordered = false, chunk = 2 }
+      for i, x in pool:map(function(x) return x * x end, { 1, 2, 3, 4 }, options) do
         all[i] = x
       end
       assert.same({ 1, 4, 9, 16 }, all)
@@ -420,8 +425,8 @@ describe("ProcessPoolExecutor", function()
         end
         expect.error("TimeoutError", concur.timeout, 0.1, pool.run, pool, stubborn)
         local took = seconds_of(function()
-          expect.error("TimeoutError", concur.timeout, 0.1, pool.options(pool, { abandon = true }).run,
-            pool:options { abandon = true }, stubborn)
+          local careless = pool:options { abandon = true }
+          expect.error("TimeoutError", concur.timeout, 0.1, careless.run, careless, stubborn)
         end)
         assert.is_true(took < 0.3 * SCALE, took)
         assert.equal(3, pool:run(add, 1, 2))
@@ -505,9 +510,10 @@ describe("ProcessPoolExecutor", function()
       local directory = support.tmpdir()
       local pool = concur.ProcessPoolExecutor(1)
       pool:run(function(path)
-        FILE = assert(io.open(path .. "/buffered", "w"))
-        FILE:write "in the buffer"
-        KEEPER = setmetatable({}, { __gc = function() io.open(path .. "/closed", "w"):close() end })
+        local file = assert(io.open(path .. "/buffered", "w"))
+        file:write "in the buffer"
+        local keeper = { __gc = function() io.open(path .. "/closed", "w"):close() end }
+        rawset(_G, "kept", { file, setmetatable({}, keeper) })
       end, directory)
       pool:shutdown()
       assert.equal("in the buffer", support.read_file(directory .. "/buffered"))
@@ -559,9 +565,10 @@ describe("ProcessPoolExecutor", function()
       HOST = "what the host has set up for itself"
       require("concur.process_worker").run()
     ]]):format(package.path, package.cpath))
-    local pool <close> = concur.ProcessPoolExecutor { workers = 1, command = { support.lua, script } }
+    local command = { support.lua, script }
+    local pool <close> = concur.ProcessPoolExecutor { workers = 1, command = command }
     assert.equal(3, pool:run(add, 1, 2))
-    assert.is_nil(pool:run(function() return HOST end)) -- jobs have a state of their own
+    assert.is_nil(pool:run(function() return rawget(_G, "HOST") end)) -- jobs have a state of their own
     local ok, e = pcall(require("concur.process_worker").run)
     assert.is_false(ok)
     assert.matches("no process that a ProcessPoolExecutor has started", e)

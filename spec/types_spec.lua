@@ -4,7 +4,11 @@ local support = require "spec.support"
 
 -- Classes that no user names: a job's future is a Future; a Watch is inside
 -- as_completed, a ParkingLot inside the locks.
-local SAME_AS = { ["concur.JobFuture"] = "concur.Future", ["concur.Task"] = "concur.Future", ["concur.ProcessPoolExecutor"] = "concur.ThreadPoolExecutor" }
+local SAME_AS = {
+  ["concur.JobFuture"] = "concur.Future",
+  ["concur.ProcessPoolExecutor"] = "concur.ThreadPoolExecutor",
+  ["concur.Task"] = "concur.Future",
+}
 local INTERNAL = { ["concur.Watch"] = true, ["concur.ParkingLot"] = true }
 
 -- Every `function X.y` and `function X:y` of the generated files, by the class or module of X.

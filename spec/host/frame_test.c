@@ -224,8 +224,9 @@ int main(int argc, char **argv) {
   static const struct {
     const char *name;
     void (*run)(void);
-  } tests[] = {{"round_trip", test_round_trip}, {"bad", test_bad},       {"limit", test_limit},
-               {"ring", test_ring},             {"waking", test_waking}, {"damage", test_damage}};
+  } tests[] = {{"round_trip", test_round_trip}, {"bad", test_bad},
+               {"limit", test_limit},           {"ring", test_ring},
+               {"waking", test_waking},         {"damage", test_damage}};
   state = argc > 2 ? strtoull(argv[2], NULL, 10) | 1 : 1;
   for (size_t i = 0; i < sizeof tests / sizeof tests[0]; i++) {
     if (argc > 1 && strcmp(tests[i].name, argv[1]) == 0) {

@@ -60,7 +60,8 @@ local LIES = {
   inline = function() send(frame { id = id, detail = 0x80, size = 8 } .. ("\xFF"):rep(8)) end,
   inline_string = function() -- four strings that begin inside of the bytes and end outside
     local scalar = string.pack("I2 I2 I4 B c7", 39, 2, 0, 5, "")
-    send(frame { id = id, detail = 0x80, size = 112 } .. scalar:rep(4) .. ("x"):rep(40) .. "\4       ")
+    local inline = scalar:rep(4) .. ("x"):rep(40) .. "\4       "
+    send(frame { id = id, detail = 0x80, size = #inline } .. inline)
   end,
   empty = function() send(frame { id = id }) end,
   truncated = function()
