@@ -27,8 +27,8 @@
 
 enum {
   CONCUR_LINK_SLOTS = 32,
-  CONCUR_LINK_RING = 256 * 1024, /* bytes in each direction */
-  CONCUR_LINK_SOCKET_FD = 3,     /* in the worker */
+  CONCUR_LINK_RING = 1024 * 1024, /* bytes in each direction */
+  CONCUR_LINK_SOCKET_FD = 3,      /* in the worker */
   CONCUR_LINK_MEMORY_FD = 4
 };
 

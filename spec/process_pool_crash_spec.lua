@@ -348,7 +348,7 @@ describe("a process pool", function()
           slots:acquire()
           submitted = submitted + 1
           local i = submitted
-          local size = math.random(20) == 1 and 300000 or math.random(0, 60)
+          local size = math.random(20) == 1 and 1100000 or math.random(0, 60)
           local future = pool:submit(job, log, i, math.random(8) == 1 and math.random(5) or 0, size)
           group:spawn(function()
             local ok, e, text = pcall(future.result, future)

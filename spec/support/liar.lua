@@ -5,7 +5,7 @@
 
 local lie = ...
 
-local SLOTS, TO_POOL, TO_POOL_BYTES = 576, 320, 4096 + 256 * 1024
+local SLOTS, TO_POOL, TO_POOL_BYTES = 576, 320, 4096 + 1024 * 1024
 local SENT, STARTED = 1, 2
 
 local memory = assert(io.open("/proc/self/fd/4", "r+b"))
