@@ -40,6 +40,9 @@ local WORKLOADS = {
   "transfer_string",
   "transfer_buffer",
   "fib",
+  "echo_64",
+  "echo_16k",
+  "echo_1000",
   "startup",
 }
 
@@ -47,7 +50,7 @@ local USAGE = [[
 usage: lua5.4 bench/run.lua [options] [WORKLOAD...]     (from the root of the repository)
 
   --rounds N     samples of each implementation (default 5)
-  --seconds S    length of a sample (default 0.3)
+  --seconds S    length of a sample (default 0.2)
   --only NAMES   implementations to run, with commas: concur,limit,luv
   --clock CLOCK  wall or cpu, instead of each workload's own
   --json FILE    where the result goes (default: bench.json in the build directory), and
@@ -77,7 +80,7 @@ local function parse(arguments)
   local quick = os.getenv "CONCUR_BENCH_QUICK" == "1"
   local options = {
     rounds = quick and 1 or 5,
-    seconds = quick and 0.01 or 0.3,
+    seconds = quick and 0.01 or 0.2,
     build = os.getenv "CONCUR_BUILD" or "build",
     quick = quick,
     workloads = {},

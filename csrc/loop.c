@@ -62,6 +62,7 @@ static void loop_close_handles(concur_loop *loop) {
 }
 
 concur_loop *concur_loop_new(concur_runtime *runtime, int *error) {
+  concur_platform_keep_memory();
   concur_loop *loop = calloc(1, sizeof *loop);
   *error = UV_ENOMEM;
   if (loop == NULL) return NULL;

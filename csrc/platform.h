@@ -20,6 +20,11 @@ const char *concur_platform_module_path(void);
 /* How many processors this process may use: affinity and cgroup limits count.  At least 1. */
 uint32_t concur_platform_cpu_count(void);
 
+/* Has the C library keep some megabytes of free memory for later, instead of giving the end of its
+   heap back to the system each time the collector frees some large strings, and taking it again page
+   by page for the next ones.  Does nothing where it is not known how. */
+void concur_platform_keep_memory(void);
+
 /* Has the processor fetch what is at the address, which need not be valid, while other work goes on. */
 static inline void concur_platform_prefetch(const void *address) {
 #if defined(__GNUC__)

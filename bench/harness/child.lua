@@ -5,6 +5,7 @@
 -- takes longer than that), and prints for each the nanoseconds per operation that passed and that
 -- the process used. With BATCHES given it runs
 -- exactly that many batches and prints nothing: then somebody else counts (bench/instructions.lua).
+-- With `serve PORT` in place of SECONDS it is a server until it is killed (harness/echo_client.c).
 -- Its counterparts for other languages are child.py and child.js.
 
 package.path = "bench/?.lua;" .. package.path
@@ -13,12 +14,16 @@ local native = require "native"
 
 local workload = dofile("bench/workloads/" .. arg[1] .. ".lua")
 local which = arg[2]
+local port = arg[3] == "serve" and tonumber(arg[4])
 local seconds = tonumber(arg[3])
-local batches = tonumber(arg[4])
+local batches = not port and tonumber(arg[4])
 
 local PARTS = 3
 
 local function measure(work)
+  if port then
+    return work(port)
+  end
   local batch = workload.batch
   if batches then
     for _ = 1, batches do

@@ -1,22 +1,22 @@
 # SPDX-License-Identifier: MIT
 # One sample of a workload in Python: python3 child.py WORKLOAD.py SECONDS BATCH [uvloop]
-# See child.lua. The workload defines `async def work(n)`.
+# See child.lua. The workload defines `async def work(n)`, or `async def serve(port)`; then SECONDS is
+# the word serve, and BATCH the port.
 import asyncio
 import gc
 import sys
 import time
 
-path, seconds, batch = sys.argv[1], float(sys.argv[2]), int(sys.argv[3])
+path, serving, batch = sys.argv[1], sys.argv[2] == "serve", int(sys.argv[3])
+seconds = 0 if serving else float(sys.argv[2])
 if sys.argv[4:] == ["uvloop"]:
     import uvloop
 
     uvloop.install()
 
 PARTS = 3
-scope = {}
-with open(path) as file:
-    exec(compile(file.read(), path, "exec"), scope)
-work = scope["work"]
+with open(path) as file:  # into this module, where other processes look for functions
+    exec(compile(file.read(), path, "exec"), globals())
 
 
 async def main():
@@ -39,4 +39,4 @@ async def main():
         )
 
 
-asyncio.run(main())
+asyncio.run(serve(batch) if serving else main())

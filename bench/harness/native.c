@@ -10,6 +10,7 @@
  */
 #include <lauxlib.h>
 #include <lua.h>
+#include <poll.h>
 #include <spawn.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -286,29 +287,85 @@ static int l_queue_work(lua_State *L) {
   return 0;
 }
 
+/* ---- TCP: one buffer for all connections, what is read is written at once ---- */
+
+static uv_loop_t echo_loop;
+static char echo_buffer[65536];
+
+static void on_echo_alloc(uv_handle_t *handle, size_t size, uv_buf_t *buffer) {
+  (void)handle;
+  (void)size;
+  *buffer = uv_buf_init(echo_buffer, sizeof echo_buffer);
+}
+
+static void on_echo_closed(uv_handle_t *handle) { free(handle); }
+
+static void on_echo_written(uv_write_t *request, int status) {
+  (void)status;
+  free(request);
+}
+
+static void on_echo_read(uv_stream_t *stream, ssize_t size, const uv_buf_t *buffer) {
+  if (size < 0) uv_close((uv_handle_t *)stream, on_echo_closed);
+  if (size <= 0) return;
+  uv_buf_t rest = uv_buf_init(buffer->base, (unsigned)size);
+  int written = uv_try_write(stream, &rest, 1);
+  if (written == size) return;
+  if (written < 0) written = 0;
+  rest.len -= (size_t)written;
+  uv_write_t *request = malloc(sizeof *request + rest.len);
+  memcpy(request + 1, rest.base + written, rest.len);
+  rest.base = (char *)(request + 1);
+  uv_write(request, stream, &rest, 1, on_echo_written);
+}
+
+static void on_echo_connection(uv_stream_t *server, int status) {
+  (void)status;
+  uv_tcp_t *client = malloc(sizeof *client);
+  uv_tcp_init(&echo_loop, client);
+  uv_accept(server, (uv_stream_t *)client);
+  uv_tcp_nodelay(client, 1);
+  uv_read_start((uv_stream_t *)client, on_echo_alloc, on_echo_read);
+}
+
+/* echo(port): serves until the process is killed. */
+static int l_echo(lua_State *L) {
+  struct sockaddr_in address;
+  uv_tcp_t server;
+  uv_loop_init(&echo_loop);
+  uv_tcp_init(&echo_loop, &server);
+  uv_ip4_addr("127.0.0.1", (int)luaL_checkinteger(L, 1), &address);
+  int error = uv_tcp_bind(&server, (struct sockaddr *)&address, 0);
+  if (error == 0) error = uv_listen((uv_stream_t *)&server, 1024, on_echo_connection);
+  if (error != 0) return luaL_error(L, "%s", uv_strerror(error));
+  uv_run(&echo_loop, UV_RUN_DEFAULT);
+  return 0;
+}
+
 /* ---- processes ---- */
 
-/* echo(n): n messages of 64 bytes through a socketpair to another process and back, one at a time. */
-static int l_echo(lua_State *L) {
-  static int to_child = -1;
+/* exchange(n): n times 64 bytes to another process and back, over a pair of sockets. */
+static int l_exchange(lua_State *L) {
+  static int fd = -1;
   char bytes[64] = {0};
-  lua_Integer n = luaL_checkinteger(L, 1);
-  if (to_child < 0) {
-    int ends[2];
-    if (socketpair(AF_UNIX, SOCK_STREAM, 0, ends) != 0) return luaL_error(L, "socketpair");
+  if (fd < 0) {
+    int pair[2];
+    if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair) != 0) return luaL_error(L, "socketpair");
     if (fork() == 0) {
-      close(ends[0]);
-      while (read(ends[1], bytes, sizeof bytes) > 0) {
-        if (write(ends[1], bytes, sizeof bytes) < 0) break;
+      close(pair[0]);
+      while (read(pair[1], bytes, sizeof bytes) == sizeof bytes) {
+        if (write(pair[1], bytes, sizeof bytes) < 0) break;
       }
       _exit(0);
     }
-    close(ends[1]);
-    to_child = ends[0];
+    close(pair[1]);
+    fd = pair[0];
   }
-  while (n-- > 0) {
-    if (write(to_child, bytes, sizeof bytes) < 0 || read(to_child, bytes, sizeof bytes) <= 0) {
-      return luaL_error(L, "the other process has ended");
+  for (lua_Integer left = luaL_checkinteger(L, 1); left > 0; left--) {
+    struct pollfd waiting = {.fd = fd, .events = POLLIN};
+    if (write(fd, bytes, sizeof bytes) < 0 || poll(&waiting, 1, -1) < 0 ||
+        read(fd, bytes, sizeof bytes) < 0) {
+      return luaL_error(L, "the other process ended");
     }
   }
   return 0;
@@ -345,6 +402,7 @@ int luaopen_native(lua_State *L) {
       {"sleepers", l_sleepers},
       {"queue_work", l_queue_work},
       {"echo", l_echo},
+      {"exchange", l_exchange},
       {"execute", l_execute},
       {NULL, NULL},
   };

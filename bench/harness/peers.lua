@@ -31,14 +31,20 @@ local function first_line(command)
   return nil
 end
 
-local function compile_native(build)
-  local target = build .. "/bench/native.so"
+local function compile(build, target, source, flags)
   os.execute("mkdir -p " .. quote(build .. "/bench"))
-  local command = "cc -std=c11 -D_GNU_SOURCE -O2 -shared -fPIC -o " .. quote(target)
-    .. " bench/harness/native.c $(pkg-config --cflags --libs lua5.4 libuv)"
+  local command = ("cc -std=c11 -D_GNU_SOURCE -O2 -o %s bench/harness/%s %s"):format(
+    quote(build .. "/bench/" .. target), source, flags)
   if not os.execute(command) then
-    error("bench/harness/native.c does not compile; it needs what concur itself needs", 0)
+    error("bench/harness/" .. source .. " does not compile; it needs what concur itself needs", 0)
   end
+end
+
+-- The clocks and limits, a Lua module, and the client of the servers, a program.
+local function compile_native(build)
+  compile(build, "native.so", "native.c",
+    "-shared -fPIC $(pkg-config --cflags --libs lua5.4 libuv)")
+  compile(build, "echo_client", "echo_client.c", "")
 end
 
 local function find_python(module)
@@ -100,24 +106,33 @@ local function write_source(workload, source, extension)
   return path
 end
 
+-- What starts the workload; `seconds` and `batch` are "serve" and "PORT" for a server.
+local function child_command(workload, name, seconds, batch)
+  if name == "uvloop" or name == "asyncio" then
+    local path = write_source(workload, workload.python, "py")
+    return ("%s bench/harness/child.py %s %s %s %s"):format(
+      name == "uvloop" and peers.python_uvloop or peers.python, quote(path), seconds, batch,
+      name == "uvloop" and name or "")
+  elseif name == "node" then
+    local path = write_source(workload, workload.node, "js")
+    return ("node --expose-gc bench/harness/child.js %s %s %s"):format(quote(path), seconds, batch)
+  end
+  return ("%s%s bench/harness/child.lua %s %s %s %s"):format(peers.environment(), peers.lua,
+    workload.name, name, seconds, workload.server and batch or "")
+end
+
 ---The command that takes one sample.
 ---@param workload table
 ---@param name string the implementation
 ---@param seconds number about how long
 ---@return string
 function peers.command(workload, name, seconds)
-  if name == "uvloop" or name == "asyncio" then
-    local path = write_source(workload, workload.python, "py")
-    return ("%s bench/harness/child.py %s %g %d %s"):format(
-      name == "uvloop" and peers.python_uvloop or peers.python, quote(path), seconds,
-      workload.batch, name == "uvloop" and name or "")
-  elseif name == "node" then
-    local path = write_source(workload, workload.node, "js")
-    return ("node --expose-gc bench/harness/child.js %s %g %d"):format(quote(path), seconds,
-      workload.batch)
+  local server = workload.server
+  if not server then
+    return child_command(workload, name, seconds, workload.batch)
   end
-  return ("%s%s bench/harness/child.lua %s %s %g"):format(peers.environment(), peers.lua,
-    workload.name, name, seconds)
+  return ("%s/bench/echo_client %g %d %d %s"):format(quote(peers.build), seconds,
+    server.connections, server.size, child_command(workload, name, "serve", "PORT"))
 end
 
 ---Does the workload have this implementation?
