@@ -24,7 +24,7 @@ return {
   -- One at a time: there is no simpler way to keep two processes busy.
   limit = function(native)
     return function(n)
-      native.echo(n)
+      native.exchange(n)
     end
   end,
 
