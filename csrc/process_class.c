@@ -318,6 +318,7 @@ static int end_wait(lua_State *L, concur_fiber *fiber) {
 /* child:ask_to_end([grace]): TERM, after the grace time KILL.  Never waits. */
 static int l_ask_to_end(lua_State *L) {
   process_object *self = check_process(L);
+  if (concur_runtime_forked(concur_runtime_of(L))) return 0; /* it is the parent's */
   if (!lua_isnoneornil(L, 2)) self->process->grace_ns = concur_check_duration(L, 2);
   concur_process_end(self->process);
   return 0;
@@ -328,7 +329,8 @@ static int l_join(lua_State *L) {
   concur_runtime *runtime = concur_runtime_of(L);
   process_object *self = check_process(L);
   lua_settop(L, 1);
-  if (has_reached(self, true) || !concur_fiber_may_wait(L, runtime)) return 0;
+  if (concur_runtime_forked(runtime) || has_reached(self, true)) return 0;
+  if (!concur_fiber_may_wait(L, runtime)) return 0;
   return end_wait(L, concur_fiber_enter(L, runtime));
 }
 
@@ -342,6 +344,7 @@ static int l_let_go(lua_State *L) {
 static int l_kill(lua_State *L) {
   process_object *self = check_process(L);
   lua_Integer number = luaL_checkinteger(L, 2);
+  concur_runtime_check(L, concur_runtime_of(L));
   int error = concur_process_kill(self->process, (int)number);
   if (error != 0) {
     return concur_os_error(L, concur_runtime_of(L), error, "kill", NULL, NULL);

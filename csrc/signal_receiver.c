@@ -173,6 +173,7 @@ function Receiver:close() end
 */
 static int l_close(lua_State *L) {
   signal_receiver *self = check_receiver(L);
+  if (concur_runtime_forked(concur_runtime_of(L))) return 0; /* the parent's goes on */
   receiver_close(self);
   concur_parking_wake_all(&self->waiters, self);
   return 0;

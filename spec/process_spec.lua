@@ -23,6 +23,41 @@ local function is_running(pid)
   return state ~= "Z" and state ~= "X"
 end
 
+-- Waits, for a long time at most, until the file has so many lines. Returns them.
+local function wait_for_lines(path, count)
+  for _ = 1, 3000 * SCALE do
+    local lines = {}
+    local file <close> = io.open(path)
+    while file do
+      lines[#lines + 1] = file:read "l"
+      if not file:read(0) then
+        break
+      end
+    end
+    if #lines >= count then
+      return lines
+    end
+    concur.sleep(0.01)
+  end
+  error("the program does not write what it should")
+end
+
+-- Runs a program that writes `count` lines to the file whose name it gets as last argument, cancels
+-- it then, and returns the lines.
+local function cancel_at(count, options)
+  local path = support.tmpdir() .. "/file"
+  options[#options + 1] = path
+  return concur.run(function()
+    local task = concur.spawn(process.run, options)
+    local lines = wait_for_lines(path, count)
+    assert.is_true(task:cancel())
+    concur.wait { task }
+    assert.equal("cancelled", task:state())
+    assert.same({}, support.children())
+    return lines, path
+  end)
+end
+
 -- Runs Lua code in a child that a shell has prepared.
 local function below_shell(preparation, code)
   local path = support.tmpdir() .. "/script.lua"
@@ -225,39 +260,26 @@ end)
 
 describe("cancelling process.run", function()
   it("ends the child and what it started", function()
-    local path = support.tmpdir() .. "/pids"
-    concur.run(function()
-      local ended = concur.move_on_after(0.3 * SCALE, process.run, { "sleep 60 & echo $! >$1; "
-        .. "sh -c 'sleep 61 & echo $! >>$1; wait' sh $1 & wait", path, shell = true })
-      assert.is_false(ended)
-      assert.same({}, support.children())
-    end)
-    local count = 0
-    for pid in support.read_file(path):gmatch "%d+" do
-      count = count + 1
-      assert.is_false(is_running(tonumber(pid)))
-    end
-    assert.equal(2, count)
+    local pids = cancel_at(2, { "sleep 60 & echo $! >$1; "
+      .. "sh -c 'sleep 61 & echo $! >>$1; wait' sh $1 & wait", shell = true })
+    assert.is_false(is_running(tonumber(pids[1])))
+    assert.is_false(is_running(tonumber(pids[2])))
   end)
 
   it("ends grandchildren that are all that is left", function()
-    local path = support.tmpdir() .. "/pid"
-    -- the shell has ended; its child keeps stdout open
-    assert.is_false((concur.move_on_after(0.3 * SCALE, process.run,
-      { "sleep 60 & echo $! >$1", path, shell = true })))
-    assert.is_false(is_running(tonumber(support.read_file(path))))
+    -- the shell ends; its child keeps stdout open
+    local pids = cancel_at(1, { "sleep 60 & echo $! >$1", shell = true })
+    assert.is_false(is_running(tonumber(pids[1])))
   end)
 
   it("sends TERM first, and KILL after the grace time", function()
-    local path = support.tmpdir() .. "/file"
-    assert.is_false((concur.move_on_after(0.3 * SCALE, process.run,
-      { "trap 'echo term >>$1; exit' TERM; while :; do sleep 0.01; done", path, shell = true })))
-    assert.equal("term\n", support.read_file(path))
+    local _, path = cancel_at(1, { "trap 'echo term >>$1; exit' TERM; echo ready >>$1; "
+      .. "while :; do sleep 0.01; done", shell = true, grace = 60 })
+    assert.equal("ready\nterm\n", support.read_file(path))
     local start = concur.now()
-    assert.is_false((concur.move_on_after(0.1, process.run,
-      { "trap '' TERM; sleep 60; sleep 60", shell = true, grace = 0.3 })))
-    assert.is_true(concur.now() - start >= 0.39)
-    assert.is_true(concur.now() - start < 30)
+    cancel_at(1, { "trap '' TERM; echo ready >$1; sleep 60; sleep 60", shell = true, grace = 0.3 })
+    assert.is_true(concur.now() - start >= 0.29)
+    assert.is_true(concur.now() - start < 50)
   end)
 
   it("leaves the group alone when the child is in that of this process", function()
@@ -308,6 +330,34 @@ describe("cancelling process.run", function()
   end)
 end)
 
+describe("process.run where waiting is impossible", function()
+  it("says so, and ends what it has started", function()
+    concur.run(function()
+      local resume = coroutine.wrap(function() -- a coroutine of its own in a task
+        return select(2, pcall(process.run, { "sleep", "60" })).kind
+      end)
+      assert.equal("InvalidState", resume())
+      local kind
+      concur.get_event_loop():call_soon(function()
+        kind = select(2, pcall(process.run, { "sleep", "60" })).kind
+      end)
+      local finalized
+      setmetatable({}, { __gc = function()
+        finalized = select(2, pcall(process.run, { "sleep", "60" })).kind
+      end })
+      collectgarbage()
+      for _ = 1, 500 * SCALE do
+        concur.sleep(0.01)
+        if #support.children() == 0 then
+          break
+        end
+      end
+      assert.same({ "InvalidState", "InvalidState" }, { kind, finalized })
+      assert.same({}, support.children())
+    end)
+  end)
+end)
+
 describe("process.spawn", function()
   it("gives streams for the pipes, and the end of the program", function()
     concur.run(function()
@@ -342,7 +392,12 @@ describe("process.spawn", function()
       os.execute "sleep 0.1"
       assert.same({ 7, n = 2 }, table.pack(child:wait()))
       local other <close> = assert(process.spawn { "sh", "-c", "exit 8" })
-      concur.sleep(0.1 * SCALE)
+      for _ = 1, 3000 * SCALE do
+        concur.sleep(0.01)
+        if other:status() == "ended" then
+          break
+        end
+      end
       assert.same({ "ended", 8, n = 3 }, table.pack(other:status()))
       assert.equal(8, (other:wait()))
     end)
@@ -397,6 +452,7 @@ describe("process.spawn", function()
       assert.equal("ESRCH", err.code)
       expect.message("signal 'SIGNAL': there is no such signal", child.kill, child, "SIGNAL")
       expect.message("name or number of a signal expected", child.kill, child, {})
+      expect.message("there is no signal 65", child.kill, child, 65)
     end)
   end)
 
@@ -487,7 +543,12 @@ describe("process.spawn", function()
     end
     collectgarbage()
     collectgarbage()
-    concur.sleep(0.1 * SCALE)
+    for _ = 1, 3000 * SCALE do
+      concur.sleep(0.01)
+      if not is_running(pid) then
+        break
+      end
+    end
     assert.is_false(is_running(pid))
   end)
 
@@ -576,6 +637,7 @@ describe("process.spawn", function()
       { { "a", stdin = "stdout" }, "option 'stdin': 'pipe', 'inherit', 'null', a descriptor" },
       { { "a", stderr = "stdin" }, "option 'stderr': 'pipe', 'inherit', 'null', 'stdout', a" },
       { { "a", stdout = -1 }, "option 'stdout': 'pipe'" },
+      { { "a", stdout = 1 << 32 }, "option 'stdout': 'pipe'" },
       { { "a", env = { ["A=B"] = "x" } }, "option 'env': 'A=B' cannot be a variable's name" },
       { { "a", env = { A = {} } }, "option 'env': variable 'A': string or false expected" },
       { { "a", env = { A = "\0" } }, "option 'env': variable 'A' contains a zero byte" },
@@ -652,11 +714,9 @@ describe("without pidfd", function()
   end)
 
   it("the group is ended too, in good time", function()
-    local path = support.tmpdir() .. "/pid"
     for _, script in ipairs { "sleep 60 & echo $! >$1", "sleep 60 & echo $! >$1; wait" } do
-      assert.is_false((concur.move_on_after(0.3 * SCALE, process.run, { script, path,
-        shell = true })))
-      assert.is_false(is_running(tonumber(support.read_file(path))))
+      local pids = cancel_at(1, { script, shell = true, grace = 60 })
+      assert.is_false(is_running(tonumber(pids[1])))
     end
   end)
 
@@ -773,6 +833,28 @@ describe("a host", function()
     ]])
   end)
 
+  it("that forks leaves the programs and receivers of the parent alone", function()
+    assert.equal("InvalidState\nInvalidState\n0\nrunning\nSIGTERM\n", host [[
+      io.stdout:setvbuf "no"
+      local child = concur.process.spawn { "sleep", "60" }
+      local it = concur.signal.receive "SIGTERM"
+      if testhost.fork() == 0 then
+        child:close()
+        it:close()
+        print(select(2, pcall(child.kill, child)).kind)
+        print(select(2, pcall(concur.process.run, { "true" })).kind)
+        child, it = nil, nil
+        collectgarbage()
+        os.exit(0, true)
+      end
+      print(testhost.wait())
+      print((child:status()))
+      concur.signal.raise "SIGTERM"
+      print((it()))
+      child:close()
+    ]])
+  end)
+
   it("that forks has its own actions in the child", function()
     assert.equal("143\tSIGTERM\n", host [[
       local it = concur.signal.receive "SIGTERM"
@@ -792,12 +874,16 @@ describe("Ctrl-C", function()
     local path = support.tmpdir() .. "/pid"
     local result = support.run_lua(([[
       local concur = require "concur"
+      local path = %q
       concur.spawn(function()
-        concur.sleep(0.3)
+        repeat
+          concur.sleep(0.01)
+          local file = io.open(path)
+        until file and file:read "l"
         concur.signal.raise "SIGINT"
       end)
       local ok, err = pcall(concur.run, concur.process.run,
-        { "sleep 60 & echo $! >$1; wait", %q, shell = true })
+        { "sleep 60 & echo $! >$1; wait", path, shell = true })
       print(ok, err.kind)
     ]]):format(path))
     assert.equal("false\tInterrupted\n", result.stdout, support.describe(result))

@@ -105,7 +105,7 @@ local function is_descriptor(key, value)
   if value == "pipe" or value == "inherit" or value == "null" then
     return true
   end
-  return math.type(value) == "integer" and value >= 0
+  return math.type(value) == "integer" and value >= 0 and value < 2 ^ 31
     or io.type(value) == "file"
     or key == "stderr" and value == "stdout"
 end
@@ -276,6 +276,9 @@ end
 
 local function signal_number(signal)
   if math.type(signal) == "integer" then
+    if signal < 0 or signal > 64 then
+      argument_error("kill", "there is no signal %d", signal)
+    end
     return signal
   elseif type(signal) ~= "string" then
     argument_error("kill", "name or number of a signal expected, got %s", type(signal))
