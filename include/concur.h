@@ -262,7 +262,8 @@ typedef struct concur_api {
      descriptor can tell. */
   double (*next_timeout)(lua_State *L);
 
-  /* [loop thread] [-0, +0] 1 while there is something that the loop works on or waits for, else 0. */
+  /* [loop thread] [-0, +0] 1 while there is something that the loop works on or waits for, else 0.
+     To be asked after step and before waiting. */
   int (*alive)(lua_State *L);
 } concur_api;
 

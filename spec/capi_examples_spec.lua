@@ -342,14 +342,28 @@ describe("czlib", function()
 end)
 
 describe("the host program of this build", function()
-  it("drives the loop from its own", function()
-    local result = support.execute({ support.build .. "/capi_host",
-      "examples/capi/host_script.lua" }, { env = {
+  local function host(path)
+    local result = support.execute({ support.build .. "/capi_host", path }, { env = {
       LUA_PATH = support.root .. "/lua/?.lua;" .. support.root .. "/lua/?/init.lua;;",
       LUA_CPATH = support.build .. "/?.so;;",
     } })
     assert.equal(0, result.code, support.describe(result))
-    assert.matches("task: nap 3", result.stdout)
+    return result.stdout
+  end
+
+  it("drives the loop from its own", function()
+    assert.matches("task: nap 3", host "examples/capi/host_script.lua")
+  end)
+
+  it("ends when the last task has, also after everything of its own", function()
+    local path = support.tmpdir() .. "/long.lua"
+    support.write_file(path, [[
+      local concur = require "concur"
+      concur.spawn(function()
+        concur.sleep(0.2)
+        print(concur.to_thread(string.upper, "the last"))
+      end)]])
+    assert.matches("host: tick\nTHE LAST\n$", host(path))
   end)
 end)
 

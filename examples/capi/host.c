@@ -45,11 +45,13 @@ static int wait_for_both(const concur_api *api, lua_State *L, int clock) {
 /* The host's loop.  False after an error. */
 static int drive(const concur_api *api, lua_State *L, int clock) {
   char tick;
-  while (clock >= 0 || api->alive(L)) {
+  for (;;) {
     if (api->step(L, 0) != LUA_OK) {
       fprintf(stderr, "host: %s\n", lua_tostring(L, -1));
       return 0;
     }
+    /* Asked after the step, which may have ended the last task: nothing would end the wait. */
+    if (clock < 0 && !api->alive(L)) return 1;
     if (!wait_for_both(api, L, clock)) continue;
     if (read(clock, &tick, 1) == 1) {
       puts("host: tick");
@@ -58,7 +60,6 @@ static int drive(const concur_api *api, lua_State *L, int clock) {
       clock = -1;
     }
   }
-  return 1;
 }
 
 /* Argument: the name of the script.  Runs it, which starts tasks; returns the API. */
