@@ -49,8 +49,8 @@ static bool ref_cancel(concur_future_ref *ref) {
   return ref->work != NULL ? concur_work_cancel(ref->work) : at_once;
 }
 
-static void c_future_cancel(lua_State *L, concur_runtime *runtime, int index,
-                            concur_future *future, int reason) {
+static void c_future_cancel(lua_State *L, concur_runtime *runtime, int index, concur_future *future,
+                            int reason) {
   (void)runtime;
   concur_future_ref *ref = c_future_of(future)->ref;
   if (ref == NULL) return;

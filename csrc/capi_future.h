@@ -16,8 +16,8 @@ struct concur_work;
    part.  The promise comes first; what is below belongs to the loop's thread. */
 struct concur_future_ref {
   concur_promise promise;
-  concur_capi *capi;        /* borrowed; valid while `future` is not NULL */
-  concur_future *future;    /* anchored by `slot`; NULL once settled or closed */
+  concur_capi *capi;     /* borrowed; valid while `future` is not NULL */
+  concur_future *future; /* anchored by `slot`; NULL once settled or closed */
   int slot;
   concur_node link;         /* in capi->futures while `future` is not NULL */
   bool holds_loop;          /* counted in the loop's external_refs */

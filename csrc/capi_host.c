@@ -50,8 +50,7 @@ void concur_capi_push_error(lua_State *L, const char *kind, const char *message)
   concur_error_new(L, concur_capi_of(L, "push_error")->runtime, kind, "%s", message);
 }
 
-void concur_capi_push_os_error(lua_State *L, int error_number, const char *call,
-                               const char *path) {
+void concur_capi_push_os_error(lua_State *L, int error_number, const char *call, const char *path) {
   luaL_checkstack(L, 6, NULL);
   concur_runtime *runtime = concur_capi_of(L, "push_os_error")->runtime;
   (void)concur_os_error(L, runtime, uv_translate_sys_error(error_number), call, "path", path);

@@ -16,8 +16,7 @@ double concur_capi_next_timeout(lua_State *L);
 int concur_capi_alive(lua_State *L);
 
 void concur_capi_push_error(lua_State *L, const char *kind, const char *message);
-void concur_capi_push_os_error(lua_State *L, int error_number, const char *call,
-                               const char *path);
+void concur_capi_push_os_error(lua_State *L, int error_number, const char *call, const char *path);
 
 #pragma GCC visibility pop
 

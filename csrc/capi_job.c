@@ -18,9 +18,9 @@ typedef struct c_job {
   concur_work work;
   concur_work_fn function;
   concur_push_fn done;
-  concur_drop_fn drop;   /* NULL: nothing to do, or it was called */
+  concur_drop_fn drop; /* NULL: nothing to do, or it was called */
   void *data;
-  bool worked;           /* the function was called; written before the mail is sent */
+  bool worked; /* the function was called; written before the mail is sent */
 } c_job;
 
 static c_job *job_of_work(concur_work *work) {
@@ -121,8 +121,10 @@ static concur_executor *find_executor(lua_State *L, concur_runtime *runtime, int
   if (lua_isnil(L, pool)) return concur_work_executor(L, runtime, NULL);
   concur_pool_view *view = concur_class_test(L, pool, CONCUR_CLASS_POOL);
   if (view == NULL || view->executor == NULL) {
-    luaL_error(L, "submit of concur.h: options->pool must be the stack index of a "
-                  "ThreadPoolExecutor, not of %s", concur_type_name(L, pool));
+    luaL_error(L,
+               "submit of concur.h: options->pool must be the stack index of a "
+               "ThreadPoolExecutor, not of %s",
+               concur_type_name(L, pool));
   }
   return concur_work_executor(L, runtime, view->executor);
 }
@@ -157,8 +159,8 @@ static const char *check_options(const concur_job_options *options) {
   return "submit of concur.h: options->size must be sizeof(concur_job_options)";
 }
 
-void concur_capi_submit(lua_State *L, concur_work_fn work, concur_push_fn done,
-                        concur_drop_fn drop, void *data, const concur_job_options *options) {
+void concur_capi_submit(lua_State *L, concur_work_fn work, concur_push_fn done, concur_drop_fn drop,
+                        void *data, const concur_job_options *options) {
   submission self = {.options = options != NULL ? options : &no_options};
   self.call.function = work;
   self.call.done = done;

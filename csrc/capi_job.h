@@ -7,8 +7,8 @@
 
 #pragma GCC visibility push(hidden)
 
-void concur_capi_submit(lua_State *L, concur_work_fn work, concur_push_fn done,
-                        concur_drop_fn drop, void *data, const concur_job_options *options);
+void concur_capi_submit(lua_State *L, concur_work_fn work, concur_push_fn done, concur_drop_fn drop,
+                        void *data, const concur_job_options *options);
 
 #pragma GCC visibility pop
 

@@ -89,11 +89,11 @@ double concur_capi_now(lua_State *L) {
 
 struct concur_timer_ref {
   concur_timer timer;
-  concur_node link;    /* in capi->timers; unlinked once the loop has closed */
-  concur_capi *capi;   /* borrowed while linked */
-  uv_thread_t thread;  /* the state's own, for checks */
+  concur_node link;   /* in capi->timers; unlinked once the loop has closed */
+  concur_capi *capi;  /* borrowed while linked */
+  uv_thread_t thread; /* the state's own, for checks */
   concur_call_fn call;
-  void *data;          /* borrowed */
+  void *data; /* borrowed */
   bool weak;
 };
 

@@ -46,8 +46,10 @@ concur_capi *concur_capi_test(lua_State *L, const char *function) {
 concur_capi *concur_capi_of(lua_State *L, const char *function) {
   concur_capi *capi = concur_capi_test(L, function);
   if (capi == NULL) {
-    luaL_error(L, "%s of concur.h: concur is not loaded in this Lua state (call concur_api_get in "
-                  "the luaopen function of your module)", function);
+    luaL_error(L,
+               "%s of concur.h: concur is not loaded in this Lua state (call concur_api_get in "
+               "the luaopen function of your module)",
+               function);
   }
   return capi;
 }

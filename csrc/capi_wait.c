@@ -28,8 +28,7 @@ static int l_enter(lua_State *L) {
 
 /* The fiber that may wait here.  Where none may, nobody will wait for the future: it is asked to
    cancel before the error is raised. */
-static concur_fiber *enter_or_cancel(lua_State *L, concur_runtime *runtime,
-                                     concur_future *future) {
+static concur_fiber *enter_or_cancel(lua_State *L, concur_runtime *runtime, concur_future *future) {
   concur_fiber *fiber = runtime->scheduler->current;
   bool forked = concur_runtime_forked(runtime);
   if (fiber != NULL && L == fiber->leaf && lua_isyieldable(L) && !forked) return fiber;

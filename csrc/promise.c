@@ -137,7 +137,8 @@ void concur_promise_close(concur_promise *promise) {
   uv_mutex_lock(&promise->mutex);
   if (promise->state == CONCUR_PROMISE_PENDING) (void)promise_ask(promise);
   atomic_store(&promise->cancelled, true);
-  if (promise->state == CONCUR_PROMISE_PENDING && !promise->job) promise->state = CONCUR_PROMISE_OVER;
+  bool pending = promise->state == CONCUR_PROMISE_PENDING;
+  if (pending && !promise->job) promise->state = CONCUR_PROMISE_OVER;
   uv_mutex_unlock(&promise->mutex);
 }
 

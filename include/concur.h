@@ -283,8 +283,9 @@ static inline const concur_api *concur_api_get(lua_State *L) {
   lua_getfield(L, LUA_REGISTRYINDEX, CONCUR_API_KEY);
   api = (const concur_api *)lua_touserdata(L, -1);
   if (api == NULL || api->version < CONCUR_API_NEEDED) {
-    luaL_error(L, "this module needs version %d of the C API of concur, but the concur that is "
-                  "installed has version %d: install a newer concur",
+    luaL_error(L,
+               "this module needs version %d of the C API of concur, but the concur that is "
+               "installed has version %d: install a newer concur",
                CONCUR_API_NEEDED, api == NULL ? 0 : (int)api->version);
   }
   lua_settop(L, top);

@@ -83,10 +83,10 @@ typedef struct call {
   char *text;             /* owned: SQL */
   value *arguments;       /* owned array */
   int argument_count;
-  char *message;          /* owned: why it failed; NULL: it did not */
-  char **names;           /* owned array of owned names of columns */
+  char *message; /* owned: why it failed; NULL: it did not */
+  char **names;  /* owned array of owned names of columns */
   int columns;
-  value *cells;           /* owned array, row by row */
+  value *cells; /* owned array, row by row */
   size_t cell_count, cell_capacity;
 } call;
 
@@ -129,8 +129,8 @@ static int bind_arguments(const call *self, sqlite3_stmt *statement) {
     case SQLITE_INTEGER: code = sqlite3_bind_int64(statement, i + 1, argument->as.integer); break;
     case SQLITE_FLOAT: code = sqlite3_bind_double(statement, i + 1, argument->as.number); break;
     case SQLITE_TEXT:
-      code = sqlite3_bind_text64(statement, i + 1, argument->as.text.bytes,
-                                 argument->as.text.size, SQLITE_STATIC, SQLITE_UTF8);
+      code = sqlite3_bind_text64(statement, i + 1, argument->as.text.bytes, argument->as.text.size,
+                                 SQLITE_STATIC, SQLITE_UTF8);
       break;
     default: code = sqlite3_bind_null(statement, i + 1);
     }
@@ -258,8 +258,8 @@ static call *call_new(lua_State *L, connection *to, const char *text) {
 
 /* The connection is the userdata at index 1, its pool that one's user value.  Pushes the future. */
 static void call_submit(lua_State *L, call *self) {
-  concur_job_options options = {.size = sizeof options, .name = "csqlite", .cancel = call_interrupt,
-                                .pool = -1};
+  concur_job_options options = {
+      .size = sizeof options, .name = "csqlite", .cancel = call_interrupt, .pool = -1};
   lua_getiuservalue(L, 1, 1);
   self->api->submit(L, call_work, call_done, call_free, self, &options);
 }
@@ -395,10 +395,9 @@ static int l_tostring(lua_State *L) {
 int luaopen_csqlite(lua_State *L);
 
 int luaopen_csqlite(lua_State *L) {
-  static const luaL_Reg methods[] = {{"exec", l_exec},           {"query", l_query},
-                                     {"close", l_close},         {"__close", l_close},
-                                     {"__gc", l_gc},             {"__tostring", l_tostring},
-                                     {NULL, NULL}};
+  static const luaL_Reg methods[] = {
+      {"exec", l_exec}, {"query", l_query},         {"close", l_close}, {"__close", l_close},
+      {"__gc", l_gc},   {"__tostring", l_tostring}, {NULL, NULL}};
   const concur_api *api = concur_api_get(L);
   luaL_newmetatable(L, CLASS);
   lua_pushlightuserdata(L, (void *)(size_t)api);

@@ -19,9 +19,9 @@ enum { BLOCK = 256 * 1024 };
 
 typedef struct call {
   const concur_api *api;
-  int level;              /* of compression */
-  const char *message;    /* static: why it failed; NULL: it did not */
-  unsigned char *output;  /* owned */
+  int level;             /* of compression */
+  const char *message;   /* static: why it failed; NULL: it did not */
+  unsigned char *output; /* owned */
   size_t output_size, output_capacity;
   uLong checksum;
   size_t size;
@@ -173,10 +173,8 @@ static int l_crc32(lua_State *L) {
 int luaopen_czlib(lua_State *L);
 
 int luaopen_czlib(lua_State *L) {
-  static const luaL_Reg functions[] = {{"compress", l_compress},
-                                       {"decompress", l_decompress},
-                                       {"crc32", l_crc32},
-                                       {NULL, NULL}};
+  static const luaL_Reg functions[] = {
+      {"compress", l_compress}, {"decompress", l_decompress}, {"crc32", l_crc32}, {NULL, NULL}};
   luaL_newlibtable(L, functions);
   lua_pushlightuserdata(L, (void *)(size_t)concur_api_get(L));
   luaL_setfuncs(L, functions, 1);

@@ -16,9 +16,7 @@
 
 static const concur_api *api; /* one test program loads this in one state at a time */
 
-static struct {
-  atomic_int pushed, dropped, cancelled, worked, called;
-} counts;
+static struct { atomic_int pushed, dropped, cancelled, worked, called; } counts;
 
 /* ---- threads ---- */
 
@@ -178,7 +176,9 @@ static int l_settle(lua_State *L) {
 
 /* fail(handle, kind, message, in_thread) */
 static int l_fail(lua_State *L) {
-  settling self = {.ref = check_handle(L)->ref, .how = 1, .kind = luaL_optstring(L, 2, NULL),
+  settling self = {.ref = check_handle(L)->ref,
+                   .how = 1,
+                   .kind = luaL_optstring(L, 2, NULL),
                    .message = luaL_optstring(L, 3, NULL)};
   call_in(L, lua_toboolean(L, 4), settle, &self);
   lua_pushinteger(L, self.result);
@@ -608,14 +608,10 @@ int luaopen_capi_probe(lua_State *L) {
                                        {"info", l_info},
                                        {"wrong_thread", l_wrong_thread},
                                        {NULL, NULL}};
-  static const luaL_Reg handle_methods[] = {{"settle", l_settle},
-                                            {"fail", l_fail},
-                                            {"settle_cancelled", l_settle_cancelled},
-                                            {"cancelled", l_cancelled},
-                                            {"retain", l_retain},
-                                            {"release", l_release},
-                                            {"__gc", l_release},
-                                            {NULL, NULL}};
+  static const luaL_Reg handle_methods[] = {
+      {"settle", l_settle},       {"fail", l_fail},     {"settle_cancelled", l_settle_cancelled},
+      {"cancelled", l_cancelled}, {"retain", l_retain}, {"release", l_release},
+      {"__gc", l_release},        {NULL, NULL}};
   static const luaL_Reg timer_methods[] = {{"set", l_timer_set},
                                            {"stop", l_timer_stop},
                                            {"free", l_timer_free},
