@@ -10,6 +10,10 @@
  * All return nil and SQLite's message when that fails.  A cancelled call interrupts its statement
  * (sqlite3_interrupt) and ends when SQLite has stopped.
  *
+ * sqlite3_interrupt does nothing when no statement runs, so one that comes just before the statement
+ * begins would be lost.  Therefore SQLite also asks now and then (a progress handler) whether the
+ * call was cancelled.
+ *
  * A connection has a pool of one thread of its own: calls queue there, one runs at a time, and one
  * that is cancelled while it waits never runs.  So an interrupt cannot hit another call's statement:
  * concur calls `interrupt` only while the work of that very job is running.
@@ -189,17 +193,35 @@ static int run_query(call *self) {
   return code == SQLITE_DONE ? SQLITE_OK : code;
 }
 
+typedef struct question {
+  const concur_api *api;
+  concur_future_ref *job;
+} question;
+
+/* [pool thread] SQLite asks: shall it stop? */
+static int on_progress(void *data) {
+  const question *self = data;
+  return self->api->cancelled(self->job);
+}
+
 /* [pool thread] */
 static void call_work(concur_future_ref *job, void *data) {
+  enum { STEPS_BETWEEN_QUESTIONS = 1000 };
   call *self = data;
+  question stop = {self->api, job};
   int code;
+  sqlite3 *handle = self->connection->handle; /* NULL: it is to be opened */
+  if (handle != NULL) {
+    sqlite3_progress_handler(handle, STEPS_BETWEEN_QUESTIONS, on_progress, &stop);
+  }
   if (self->is_open) {
     code = sqlite3_open(self->text, &self->connection->handle);
   } else if (self->rows_wanted) {
     code = run_query(self);
   } else {
-    code = sqlite3_exec(self->connection->handle, self->text, NULL, NULL, NULL);
+    code = sqlite3_exec(handle, self->text, NULL, NULL, NULL);
   }
+  if (handle != NULL) sqlite3_progress_handler(handle, 0, NULL, NULL);
   if (code != SQLITE_OK) call_failed(self, job, code);
 }
 
