@@ -291,6 +291,14 @@ describe("csqlite", function()
     end)
   end)
 
+  it("ends a query whenever it is cancelled, also while it begins", function()
+    local db <close> = assert(csqlite.open ":memory:")
+    for i = 1, 100 do
+      assert.is_false((concur.move_on_after(i / 50000, db.query, db, ENDLESS)))
+    end
+    assert.equal(1, assert(db:query "SELECT 1 AS one")[1].one)
+  end)
+
   it("lets a state close in the middle of a query", function()
     local result = support.run_lua([[
       local concur = require "concur"
