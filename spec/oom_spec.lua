@@ -144,4 +144,13 @@ describe("running out of memory in", function()
       assert(a == 42 and b[1] == "deep")
     end)
   ]])
+
+  scenario("long strings to a thread and back", [[
+    concur.run(function()
+      local pool <close> = concur.ThreadPoolExecutor(1)
+      local text = ("x"):rep(70000)
+      local t, again = pool:submit(function(t, s) return t, s end, { text, text }, text):result()
+      assert(t[1] == text and t[2] == text and again == text)
+    end)
+  ]])
 end)
