@@ -14,6 +14,11 @@ SPECS ?= spec
 BUSTED_FLAGS ?=
 # How many seconds `make fuzz` spends on each target.
 FUZZ_SECONDS ?= 60
+# How many seeds `make shuffle` tries, and from which on; SEEDS=1 FIRST_SEED=n tries one again.
+SEEDS ?= 10
+FIRST_SEED ?= 1
+# How long `make soak` runs.
+MINUTES ?= 10
 
 # The interpreter, and the name that pkg-config knows its headers by.
 LUA := $(firstword $(foreach name,lua5.4 lua54 lua,$(shell command -v $(name))) lua5.4)
@@ -61,6 +66,8 @@ TEST_BUILDS := $(TESTHOST) $(FAULT_MODULE) $(DEBUG_MODULE) $(CAPI_MODULES)
 # What a Lua program needs in order to find concur in this tree.
 RUN = LUA_PATH="$(CURDIR)/lua/?.lua;$(CURDIR)/lua/?/init.lua;;" \
 	LUA_CPATH="$(abspath $(BUILD))/?.so;;"
+RUN_FAULTS = LUA_PATH="$(CURDIR)/lua/?.lua;$(CURDIR)/lua/?/init.lua;;" \
+	LUA_CPATH="$(abspath $(BUILD))/faults/?.so;;"
 # An interpreter that was itself built with the sanitizer, where there is one.
 TEST_LUA ?= $(LUA)
 BUSTED = $(RUN) CONCUR_BUILD=$(BUILD) CONCUR_LUA=$(TEST_LUA) $(TEST_ENV) \
@@ -152,20 +159,21 @@ ASAN_BUILD = BUILD=$(BUILD)/asan CFLAGS="-O1 -g -DCONCUR_DEBUG" \
 ASAN_ENV = CONCUR_TIME_SCALE=4 \
 	ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1 \
 	UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
+TSAN_BUILD = BUILD=$(BUILD)/tsan CFLAGS="-O1 -g -DCONCUR_DEBUG" \
+	SANITIZE="-fsanitize=thread -fno-omit-frame-pointer"
 TSAN_ENV = CONCUR_TIME_SCALE=8 \
 	TSAN_OPTIONS=halt_on_error=1:suppressions=$(CURDIR)/spec/support/tsan.supp
 VALGRIND = valgrind -q --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite \
 	--fair-sched=yes
 
-.PHONY: asan tsan valgrind gc gc-generational coverage
+.PHONY: asan tsan valgrind gc gc-generational faults shuffle shuffle-tsan soak analyze coverage
 asan: ## the specs under AddressSanitizer (with leak check) and UBSan
 	@scripts/setup build test sanitizers
 	@$(SUBMAKE) sanitized $(ASAN_BUILD) TEST_ENV='$(ASAN_ENV)'
 
 tsan: ## the specs under ThreadSanitizer
 	@scripts/setup build test sanitizers
-	@$(SUBMAKE) sanitized BUILD=$(BUILD)/tsan CFLAGS="-O1 -g -DCONCUR_DEBUG" \
-	  SANITIZE="-fsanitize=thread -fno-omit-frame-pointer" TEST_ENV='$(TSAN_ENV)'
+	@$(SUBMAKE) sanitized $(TSAN_BUILD) TEST_ENV='$(TSAN_ENV)'
 
 valgrind: ## the specs under valgrind's memcheck (slow)
 	@scripts/setup valgrind
@@ -178,9 +186,31 @@ gc: ## the specs under a collector that never rests
 gc-generational: ## the specs under the generational collector
 	@$(SUBMAKE) test TEST_ENV="LUA_INIT='collectgarbage(\"generational\")'"
 
+faults: ## every call that can fail does: memory, threads, descriptors, ... (under ASan)
+	@scripts/setup build test sanitizers
+	@$(SUBMAKE) sanitized $(ASAN_BUILD) TEST_ENV='$(ASAN_ENV) CONCUR_FAULTS=all' \
+	  SPECS="$(wildcard spec/*fault*_spec.lua spec/oom*_spec.lua)"
+
+shuffle: build ## the specs with ready tasks shuffled and threads held up (SEEDS=300 FIRST_SEED=1)
+	@scripts/setup test
+	@$(SUBMAKE) shuffled
+
+shuffle-tsan: ## the same under ThreadSanitizer
+	@scripts/setup build test sanitizers
+	@$(SUBMAKE) shuffled $(TSAN_BUILD) TEST_ENV='$(TSAN_ENV)'
+
+soak: ## mixed load with invariants, memory and descriptors and threads flat (MINUTES=10)
+	@scripts/setup build test sanitizers
+	@$(SUBMAKE) soaked $(ASAN_BUILD)
+
+analyze: ## gcc -fanalyzer and clang-tidy over the C core
+	@scripts/setup build analyze
+	@$(SUBMAKE) analyzed
+
 coverage: ## line and branch coverage of the C core (build/coverage/index.html)
 	@scripts/setup build test coverage
-	@$(SUBMAKE) covered BUILD=$(BUILD)/coverage CFLAGS="-O0 -g" SANITIZE=--coverage
+	@$(SUBMAKE) covered BUILD=$(BUILD)/coverage CFLAGS="-O0 -g" SANITIZE=--coverage \
+	  LDFLAGS=-Wl,--exclude-libs,libgcov.a
 
 .PHONY: fuzz fuzz-c fuzz-lua
 fuzz: ## random bytes for the decoder, random calls of the API (FUZZ_SECONDS=600 for each)
@@ -205,7 +235,7 @@ fuzz-lua: $(MODULE) $(TESTHOST)
 	$(RUN) $(ASAN_ENV) $(TESTHOST) fuzz/api_fuzz.lua --seconds $(FUZZ_SECONDS)
 
 # Helpers of the targets above.
-.PHONY: objects sanitized covered specs
+.PHONY: objects sanitized shuffled soaked analyzed covered specs
 objects: $(OBJECTS) $(HOST_OBJECTS) $(BUILD)/obj/host/wraps.o $(CAPI_MODULES)
 
 specs:
@@ -213,6 +243,34 @@ specs:
 
 sanitized: $(MODULE) $(TEST_BUILDS)
 	@$(SUBMAKE) specs TEST_LUA=$(abspath $(TESTHOST))
+
+# Spec files that look at sources, build something or run nothing but other programs: no order of
+# tasks could matter to them.
+NOT_SHUFFLED = bench demo docs examples fault first_page install layers oom oom_waits pool \
+	reference support types
+SHUFFLED_SPECS = $(filter-out $(NOT_SHUFFLED:%=spec/%_spec.lua),$(wildcard spec/*_spec.lua)) \
+	spec/regression
+
+shuffled: $(TEST_BUILDS)
+	@for seed in $$(seq $(FIRST_SEED) $$(($(FIRST_SEED) + $(SEEDS) - 1))); do \
+	  $(RUN_FAULTS) CONCUR_BUILD=$(BUILD) CONCUR_LUA=$(TEST_LUA) $(TEST_ENV) CONCUR_SHUFFLE=$$seed \
+	    $(TESTHOST) scripts/busted.lua --suppress-pending $(BUSTED_FLAGS) \
+	    $(or $(filter-out spec,$(SPECS)),$(SHUFFLED_SPECS)) >$(BUILD)/shuffle.log 2>&1 || { \
+	    cat $(BUILD)/shuffle.log; \
+	    echo "seed $$seed failed; again: make shuffle SEEDS=1 FIRST_SEED=$$seed"; exit 1; }; \
+	  echo "seed $$seed: $$(grep successes $(BUILD)/shuffle.log)"; \
+	done
+
+analyzed: $(SOURCES:csrc/%.c=$(BUILD)/analyzed/%.gcc) $(SOURCES:csrc/%.c=$(BUILD)/analyzed/%.tidy)
+
+$(BUILD)/analyzed/%.gcc: csrc/%.c $(wildcard csrc/*.h)
+	@mkdir -p $(@D)
+	gcc $(filter-out $(CC),$(COMPILE)) -Werror -fanalyzer -c -o $@ $<
+
+$(BUILD)/analyzed/%.tidy: csrc/%.c .clang-tidy $(wildcard csrc/*.h)
+	@mkdir -p $(@D)
+	clang-tidy --quiet --warnings-as-errors='*' $< -- $(filter-out $(CC),$(COMPILE))
+	@touch $@
 
 covered: $(MODULE) $(TEST_BUILDS)
 	@find $(BUILD) -name '*.gcda' -delete

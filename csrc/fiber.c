@@ -168,6 +168,10 @@ int concur_fiber_park(lua_State *L, concur_fiber *fiber, const concur_wait *wait
   return suspend(L, fiber, resume);
 }
 
+bool concur_fiber_gives_turn(const concur_fiber *fiber) {
+  return fiber->wait == &wait_turn;
+}
+
 /* Puts the running fiber at the end of the ready queue. */
 static inline void take_turn(concur_fiber *fiber, concur_outcome outcome) {
   fiber->wait = &wait_turn;

@@ -248,6 +248,9 @@ int concur_fiber_resume(lua_State *L, concur_fiber *fiber);
    interrupted it. */
 int concur_fiber_raise_cancelled(lua_State *L, concur_fiber *fiber);
 
+/* True of a fiber that is ready because it lets the others have a turn first (`sleep(0)`). */
+bool concur_fiber_gives_turn(const concur_fiber *fiber);
+
 /* True when the fiber must not go on waiting: a scope around it is cancelled, or SIGINT came. */
 static inline bool concur_fiber_cancelled(const concur_fiber *fiber) {
   return fiber->scope->cancelled || (!fiber->is_task && fiber->scheduler->interruption != CONCUR_NOT_INTERRUPTED);

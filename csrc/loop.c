@@ -113,14 +113,14 @@ static uint64_t shuffle_next(uint64_t *state) {
   return *state * UINT64_C(2685821657736338717);
 }
 
-/* Moves one of the first nodes to the front, chosen by the seed. */
+/* Moves one of the first nodes to the front, chosen by the seed, unless it must keep its turn. */
 static void ready_shuffle(concur_loop *loop) {
   enum { WINDOW = 16 };
   uint64_t skip = shuffle_next(&loop->shuffle) % WINDOW;
   concur_ready **link = &loop->ready_head;
   while (skip-- > 0 && (*link)->next != NULL) link = &(*link)->next;
   concur_ready *chosen = *link;
-  if (link == &loop->ready_head) return;
+  if (link == &loop->ready_head || !loop->overtakes(loop, chosen)) return;
   *link = chosen->next;
   if (loop->ready_tail == &chosen->next) loop->ready_tail = link;
   chosen->next = loop->ready_head;

@@ -66,6 +66,8 @@ struct concur_loop {
   uint64_t polled_ns;       /* when libuv was last polled */
   uint32_t poll_interval;   /* steps between looks at the clock */
   uint64_t shuffle;         /* state of the generator that shuffles; 0 = first in, first out */
+  /* Which of the first nodes may be moved before those that were there earlier; set with `shuffle`. */
+  bool (*overtakes)(concur_loop *loop, const concur_ready *ready);
   concur_heap timers;
   uint32_t weak_timers;   /* of those in the heap, the ones that keep no driver waiting */
   concur_node flushers;

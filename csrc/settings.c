@@ -44,6 +44,7 @@ static int l_shuffle(lua_State *L) {
     loop->shuffle = 0;
   } else {
     loop->shuffle = (uint64_t)luaL_checkinteger(L, 1) * UINT64_C(0x9E3779B97F4A7C15) + 1;
+    loop->overtakes = concur_task_overtakes;
   }
   concur_loop_specials(loop);
   return 0;

@@ -20,6 +20,7 @@
 
 enum {
   CHUNK_SIZE = 32 * 1024,
+  RESERVE_SIZE = 8 * 1024,
   BIG_LEAST = 64 * 1024,
   SPARE_MOST = 4 * 1024 * 1024, /* bytes of a block that is kept */
   PIN_SEARCH = 64               /* big blocks that are looked through for a string */
@@ -48,13 +49,17 @@ static size_t class_of(size_t size) {
 }
 
 /* What is left of the old chunk is lost: less than one block. */
-static bool chunk_new(concur_state_memory *memory) {
-  concur_chunk *chunk = malloc(CHUNK_SIZE);
-  if (chunk == NULL) return false;
+static void chunk_use(concur_state_memory *memory, concur_chunk *chunk, size_t size) {
   chunk->next = memory->chunks;
   memory->chunks = chunk;
   memory->fresh = (char *)chunk + CONCUR_SMALL_STEP;
-  memory->fresh_end = (char *)chunk + CHUNK_SIZE;
+  memory->fresh_end = (char *)chunk + size;
+}
+
+static bool chunk_new(concur_state_memory *memory) {
+  concur_chunk *chunk = malloc(CHUNK_SIZE);
+  if (chunk == NULL) return false;
+  chunk_use(memory, chunk, CHUNK_SIZE);
   return true;
 }
 
@@ -215,9 +220,17 @@ void *concur_state_allocate(void *user, void *block, size_t old_size, size_t siz
   return given;
 }
 
-void concur_state_memory_init(concur_state_memory *memory) {
+bool concur_state_memory_init(concur_state_memory *memory) {
   memset(memory, 0, sizeof *memory);
   concur_list_init(&memory->big);
+  memory->reserve = malloc(RESERVE_SIZE);
+  return memory->reserve != NULL;
+}
+
+void concur_state_memory_use_reserve(concur_state_memory *memory) {
+  memory->limit = 0;
+  if (memory->reserve != NULL) chunk_use(memory, memory->reserve, RESERVE_SIZE);
+  memory->reserve = NULL;
 }
 
 void concur_state_memory_free(concur_state_memory *memory) {
@@ -226,5 +239,6 @@ void concur_state_memory_free(concur_state_memory *memory) {
     memory->chunks = chunk->next;
     free(chunk);
   }
+  free(memory->reserve);
   for (int i = 0; i < CONCUR_SPARE_BLOCKS; i++) free(memory->spares[i]);
 }

@@ -48,11 +48,16 @@ typedef struct concur_state_memory {
   concur_free_block *free[CONCUR_SMALL_CLASSES]; /* by size, rounded up */
   char *fresh, *fresh_end; /* the part of the newest chunk that nobody had yet */
   concur_chunk *chunks;    /* owned */
+  concur_chunk *reserve;   /* owned: for lua_close; NULL once that has begun */
   concur_node big;         /* the state's big blocks, newest first */
   struct concur_big_block *spares[CONCUR_SPARE_BLOCKS]; /* owned; NULL: none */
 } concur_state_memory;
 
-void concur_state_memory_init(concur_state_memory *memory);
+/* False when out of memory. */
+bool concur_state_memory_init(concur_state_memory *memory);
+/* Before lua_close: from here on there is no limit, and memory for a few finalizers although malloc
+   has none; what those do not let go (channels, buffers) would stay for ever. */
+void concur_state_memory_use_reserve(concur_state_memory *memory);
 /* After lua_close. */
 void concur_state_memory_free(concur_state_memory *memory);
 

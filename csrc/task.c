@@ -393,6 +393,12 @@ static void kill_all(lua_State *L, concur_scheduler *scheduler) {
   scheduler->loop->L = NULL;
 }
 
+bool concur_task_overtakes(concur_loop *loop, const concur_ready *ready) {
+  const concur_fiber *top = &loop->runtime->scheduler->top;
+  if (ready != &top->ready && ready->run != task_run) return true; /* a callback */
+  return !concur_fiber_gives_turn(concur_container_of(ready, concur_fiber, ready));
+}
+
 void concur_task_open(lua_State *L, concur_runtime *runtime) {
   concur_scheduler *scheduler = runtime->scheduler;
   concur_task_pool_open(L, runtime);

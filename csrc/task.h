@@ -86,6 +86,9 @@ bool concur_task_kill(lua_State *L, concur_task *task);
 /* Drops all tasks when the state closes: no Lua code runs, nobody is told. */
 void concur_task_drop_all(concur_scheduler *scheduler);
 
+/* `overtakes` of a loop that shuffles: false for a fiber that gives the others a turn, `sleep(0)`. */
+bool concur_task_overtakes(concur_loop *loop, const concur_ready *ready);
+
 /* Pushes the task of a body. */
 void concur_body_push_task(lua_State *L, concur_runtime *runtime, const concur_body *body);
 

@@ -12,11 +12,41 @@ local concur = require "concur"
 concur.to_thread(type, nil)
 concur.get_event_loop():close()
 
+-- `make shuffle`: another order of ready tasks, and threads that are held up, by this seed.
+local testhost = _G.testhost
+local seed = testhost and math.tointeger(tonumber(os.getenv "CONCUR_SHUFFLE"))
+local in_order = require "spec.support.in_order"
+
 local before, current
+
+-- The name with those of the describes around it, as busted prints it.
+local function full_name(element)
+  local names = {}
+  while element and element.descriptor ~= "file" do
+    table.insert(names, 1, element.name)
+    element = busted.parent(element)
+  end
+  return table.concat(names, " ")
+end
+
+local function keeps_order(element)
+  local subject = element.trace.source:match "([%w_]+)_spec%.lua$"
+  local name = full_name(element)
+  for _, listed in ipairs(in_order[subject] or {}) do
+    if listed == name then
+      return true
+    end
+  end
+  return false
+end
 
 -- A subscriber returns nil, true: else busted's own subscribers do not hear of the event.
 busted.subscribe({ "test", "start" }, function(element)
   current = element
+  if seed then
+    testhost.delay(seed)
+    require "concur.core".shuffle(not keeps_order(element) and seed or nil)
+  end
   return nil, true
 end)
 
