@@ -7,4 +7,5 @@ exclude_files = { "build", "types" }
 files["spec"] = {
   std = "+busted",
 }
+files["spec/support/fault_driver.lua"] = { read_globals = { "testhost" } }
 files[".busted"] = { std = "lua54" }

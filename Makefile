@@ -67,7 +67,7 @@ TEST_BUILDS := $(TESTHOST) $(FAULT_MODULE) $(DEBUG_MODULE) $(CAPI_MODULES)
 RUN = LUA_PATH="$(CURDIR)/lua/?.lua;$(CURDIR)/lua/?/init.lua;;" \
 	LUA_CPATH="$(abspath $(BUILD))/?.so;;"
 RUN_FAULTS = LUA_PATH="$(CURDIR)/lua/?.lua;$(CURDIR)/lua/?/init.lua;;" \
-	LUA_CPATH="$(abspath $(BUILD))/faults/?.so;;"
+	LUA_CPATH="$(abspath $(BUILD))/faults/?.so;$(abspath $(BUILD))/?.so;;"
 # An interpreter that was itself built with the sanitizer, where there is one.
 TEST_LUA ?= $(LUA)
 BUSTED = $(RUN) CONCUR_BUILD=$(BUILD) CONCUR_LUA=$(TEST_LUA) $(TEST_ENV) \
@@ -263,13 +263,15 @@ shuffled: $(TEST_BUILDS)
 
 analyzed: $(SOURCES:csrc/%.c=$(BUILD)/analyzed/%.gcc) $(SOURCES:csrc/%.c=$(BUILD)/analyzed/%.tidy)
 
+ANALYZE_FLAGS = $(filter-out $(CC),$(COMPILE)) -include scripts/analyze.h -DANALYZING_$*
+
 $(BUILD)/analyzed/%.gcc: csrc/%.c $(wildcard csrc/*.h)
 	@mkdir -p $(@D)
-	gcc $(filter-out $(CC),$(COMPILE)) -Werror -fanalyzer -c -o $@ $<
+	gcc $(ANALYZE_FLAGS) -Werror -fanalyzer -c -o $@ $<
 
 $(BUILD)/analyzed/%.tidy: csrc/%.c .clang-tidy $(wildcard csrc/*.h)
 	@mkdir -p $(@D)
-	clang-tidy --quiet --warnings-as-errors='*' $< -- $(filter-out $(CC),$(COMPILE))
+	clang-tidy --quiet --warnings-as-errors='*' $< -- $(ANALYZE_FLAGS)
 	@touch $@
 
 covered: $(MODULE) $(TEST_BUILDS)

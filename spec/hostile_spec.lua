@@ -176,7 +176,8 @@ describe("hostile Lua does not crash", function()
   ]])
 
   attack("values with metamethods that raise", [[
-    local function raise() error(setmetatable({}, { __tostring = function() error "again" end })) end
+    local again = { __tostring = function() error "again" end }
+    local function raise() error(setmetatable({}, again)) end
     local evil_meta = { __gc = raise, __close = raise, __name = {} }
     for _, event in ipairs { "tostring", "eq", "lt", "le", "index", "newindex", "call", "len",
         "concat", "pairs", "unm", "add", "mode", "metatable", "transfer", "await" } do
@@ -457,7 +458,10 @@ describe("hostile Lua does not crash", function()
       pcall(concur.run, function()
         local task = concur.spawn(function()
           local n = 0
-          debug.sethook(function() n = n + 1 if n == 3 then error "from the hook" end end, "", count)
+          debug.sethook(function()
+            n = n + 1
+            if n == 3 then error "from the hook" end
+          end, "", count)
           local lock <close> = concur.Lock():acquire()
           concur.task_group(function(group)
             group:spawn(concur.sleep, 0)
@@ -541,7 +545,7 @@ describe("finalizers while the state closes", function()
           local _ <close> = setmetatable({}, { __close = last, __gc = last })
           concur.sleep_forever()
         end)
-        animals.job = animals.pool:submit(function() local n = 0 for i = 1, 1e7 do n = n + i end end)
+        animals.job = animals.pool:submit(function() for i = 1, 1e7 do math.abs(i) end end)
         concur.sleep(0.001)
         if order == "before" then setmetatable({}, { __gc = last }) end
         _G.late = setmetatable({ early }, { __gc = last })
