@@ -208,7 +208,7 @@ static concur_message *take_error(lua_State *L) {
 
 static void worker_free(void *local) {
   concur_worker *worker = local;
-  worker->memory.limit = 0; /* finalizers must be able to run */
+  concur_state_memory_use_reserve(&worker->memory);
   if (worker->L != NULL) lua_close(worker->L);
   concur_state_memory_free(&worker->memory);
   concur_worker_settings_release(worker->settings);
@@ -237,14 +237,14 @@ static bool is_memory_error(lua_State *L, int status) {
 static concur_worker *worker_new(concur_worker_settings *settings, concur_thread *thread) {
   concur_worker *worker = calloc(1, sizeof *worker);
   if (worker == NULL) return NULL;
-  concur_state_memory_init(&worker->memory);
+  bool has_memory = concur_state_memory_init(&worker->memory);
   worker->thread = thread;
   worker->settings = settings;
   concur_worker_settings_retain(worker->settings);
   char title[32];
   snprintf(title, sizeof title, "%.24s-%u", worker->settings->name, (unsigned)thread->number);
   concur_platform_name_thread(title);
-  worker->L = lua_newstate(concur_state_allocate, &worker->memory);
+  if (has_memory) worker->L = lua_newstate(concur_state_allocate, &worker->memory);
   if (worker->L == NULL) goto fail;
   lua_pushcfunction(worker->L, l_bootstrap);
   lua_pushlightuserdata(worker->L, worker);

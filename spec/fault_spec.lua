@@ -12,11 +12,12 @@ local NONE = { "there is no such error" }
 
 ---Runs a scenario with the calls of each kind failing in turn.
 ---@param kinds string[] names of lists in spec/support/faults.lua
+---@param options table as for faults.frame, and `times`, as for faults.fail_cleanly
 local function scenario(name, kinds, options, body)
   for _, kind in ipairs(kinds) do
     it(("%s (%s)"):format(name, kind), function()
       local allowed = kind == "interrupted" and NONE or ERRORS
-      local times = kind == "interrupted" and { "1", "7" } or nil
+      local times = kind == "interrupted" and { "1", "7" } or options.times
       faults.fail_cleanly(faults.frame(body, options), faults[kind], allowed, { times = times })
     end)
   end
@@ -105,7 +106,9 @@ describe("calls that fail in", function()
       assert(concur.to_thread(function(x) return x + 1 end, 41) == 42)
     ]])
 
-  scenario("channels and shared buffers", { "memory", "primitives" }, { real = true }, [[
+  -- Not without end: a worker's state that can get no byte while it closes finalizes nothing.
+  scenario("channels and shared buffers", { "memory", "primitives" },
+    { real = true, times = { "2", "6" } }, [[
     concur.run(function()
       local pool <close> = concur.ThreadPoolExecutor(1)
       local there, back = concur.Channel(2), concur.Channel(0)
