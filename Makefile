@@ -244,12 +244,12 @@ specs:
 sanitized: $(MODULE) $(TEST_BUILDS)
 	@$(SUBMAKE) specs TEST_LUA=$(abspath $(TESTHOST))
 
-# Spec files that look at sources, build something or run nothing but other programs: no order of
-# tasks could matter to them.
-NOT_SHUFFLED = bench demo docs examples fault first_page install layers oom oom_waits pool \
-	reference support types
-SHUFFLED_SPECS = $(filter-out $(NOT_SHUFFLED:%=spec/%_spec.lua),$(wildcard spec/*_spec.lua)) \
-	spec/regression
+# What is about tasks, their order and threads; the others look at sources or run other programs.
+SHUFFLED = barrier cancel_everywhere capacity_limiter channel clock condition context_var deadlock \
+	event executor future gather group kill lock loop net pcall queue race random_programs run \
+	scope select semaphore settle shield shuffle stranger stream_read stream_write structured_top_level suspend \
+	tampered task task_cancel timeout toplevel udp wait wait_fd wrap
+SHUFFLED_SPECS = $(wildcard $(SHUFFLED:%=spec/%_spec.lua))
 
 shuffled: $(TEST_BUILDS)
 	@for seed in $$(seq $(FIRST_SEED) $$(($(FIRST_SEED) + $(SEEDS) - 1))); do \

@@ -10,8 +10,10 @@ return {
     "a barrier tells each its place in the order of arrival",
   },
   capacity_limiter = {
+    "a capacity limiter a cancelled waiter is skipped",
     "a capacity limiter lets n tasks in at a time, in order",
     "a capacity limiter with a larger total lets waiters in at once",
+    "a capacity limiter with a smaller total waits until enough have been given back",
   },
   channel = {
     "a channel within one state makes a sender wait while it is full, in order",
@@ -32,19 +34,26 @@ return {
   future = {
     "add_done_callback calls in the order in which they were added",
     "add_done_callback may add callbacks and settle other futures in a callback",
+    "add_done_callback shares one order with those who wait",
     "waiting for a future wakes all who wait, first come first served",
   },
   gather = {
     "a child of gather whose coroutine a stranger closed fails with InvalidState, and gather ends in order",
+    "an error in gather in the same turn as another: the first is raised, the other goes to on_error",
   },
   group = {
+    "cancelling a task group starts children that had not started, and those spawned afterwards",
     "task_group starts children in the order of their spawn, at the next turn",
   },
   lock = {
+    "a lock is fair: one who releases and comes back queues behind the others",
+    "a lock under cancellation all waiters and the holder cancelled at once: the lock is free",
+    "a lock under cancellation drops a cancelled waiter from the queue",
     "a lock wakes waiters in the order of their arrival",
   },
   loop = {
     "call_later and call_at call at equal times in the order of the calls",
+    "call_later and call_at can be cancelled at the very time they are due",
     "call_soon runs a callback made by a callback at the next turn",
   },
   misuse = {
@@ -69,15 +78,20 @@ return {
   },
   semaphore = {
     "a semaphore under cancellation a release and the cancellation of the head in the same turn wake exactly one",
+    "a semaphore under cancellation a waiter in the middle leaves without a trace",
     "a semaphore wakes waiters in the order of their arrival, and hands over directly",
   },
   task = {
+    "a stranger that closes a task after its bare yield makes it fail",
     "a stranger that resumes a task between its bare yield and the error does no harm",
     "spawn starts tasks first in, first out",
   },
   testing = {
     "a virtual clock can be moved by hand; what is due fires at the next turn, in order",
     "a virtual clock keeps the order of deadlines, and FIFO among equal ones",
+  },
+  toplevel = {
+    "at top level tasks advance while something else is waited for",
   },
   udp = {
     "several tasks at one socket receive each datagram once, in their order",
