@@ -76,6 +76,11 @@ void concur_group_child_failed(lua_State *co, concur_runtime *runtime, concur_bo
   concur_scope_cancel(runtime->scheduler, group->scope);
 }
 
+void concur_group_child_lost(concur_scheduler *scheduler, concur_group *group) {
+  group->out_of_memory = true;
+  if (group->owner != NULL) concur_scope_cancel(scheduler, group->scope);
+}
+
 /* ---- joining ---- */
 
 static void release(lua_State *L, concur_runtime *runtime, concur_group *group) {

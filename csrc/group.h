@@ -29,6 +29,10 @@ void concur_group_open(lua_State *L, concur_runtime *runtime);
    stay there.  Records them and cancels the group.  May raise (memory) before any change. */
 void concur_group_child_failed(lua_State *co, concur_runtime *runtime, concur_body *body);
 
+/* The child failed and its error cannot be recorded for want of memory: cancels the group, which will
+   say so.  Never raises. */
+void concur_group_child_lost(concur_scheduler *scheduler, concur_group *group);
+
 /* The child has ended, however.  Never raises. */
 void concur_group_child_ended(lua_State *L, concur_body *body);
 

@@ -278,9 +278,9 @@ end
 local Handlers = {}
 Handlers.__index = Handlers
 
-function Handlers.new(options)
-  local self = setmetatable({ grace = options.grace or GRACE, count = 0, stop = concur.Event(),
-    changed = concur.Event() }, Handlers)
+function Handlers.new(listener, options)
+  local self = setmetatable({ grace = options.grace or GRACE, streams = {}, count = 0,
+    stop = concur.Event(), changed = concur.Event() }, Handlers)
   local begun = concur.Event()
   self.keeper = concur.spawn(function()
     concur.task_group(function(group)
@@ -290,8 +290,21 @@ function Handlers.new(options)
     end)
   end)
   self.keeper:set_name "net.serve"
-  begun:wait()
+  if concur.select { begun = begun:waiting(), ended = self.keeper } == "ended" then
+    self.keeper:result() -- raises: it could not begin
+  end
+  -- It fails only for want of memory; then nothing can be served any more.
+  self.keeper:add_done_callback(function()
+    listener:close()
+  end)
   return self
+end
+
+-- Raises if the group itself has failed.
+function Handlers:check()
+  if self.keeper:state() == "failed" then
+    self.keeper:result()
+  end
 end
 
 -- Waits until fewer than `limit` connections are served.
@@ -302,12 +315,26 @@ function Handlers:wait_below(limit)
   end
 end
 
-function Handlers:spawn(fn, stream, on_error)
+-- Takes a new stream: whatever happens from now on, it will be closed.
+function Handlers:add(stream)
+  local ok, err = pcall(rawset, self.streams, stream, true)
+  if not ok then -- out of memory
+    stream:close(0)
+    error(err, 0)
+  end
   self.count = self.count + 1
+end
+
+function Handlers:remove(stream)
+  self.streams[stream] = nil
+  self.count = self.count - 1
+  self.changed:set()
+end
+
+function Handlers:spawn(fn, stream, on_error)
   self.group:spawn(function()
     local _ <close> = setmetatable({}, { __close = function()
-      self.count = self.count - 1
-      self.changed:set()
+      self:remove(stream)
     end })
     local _ <close> = stream
     local ok, err = concur.xpcall(fn, core.traceback_handler, stream)
@@ -325,6 +352,9 @@ function Handlers:__close()
       self.group:cancel()
     end
     concur.wait { self.keeper }
+    for stream in pairs(self.streams) do -- of tasks that could not even begin
+      stream:close(0)
+    end
   end)
 end
 
@@ -357,8 +387,12 @@ local function accept_loop(handler, listener, handlers, options)
   local delay = RETRY_FIRST
   while true do
     handlers:wait_below(limit)
+    if listener:closed() then -- by a handler, perhaps
+      return true
+    end
     local stream, err = listener:accept()
     if stream then
+      handlers:add(stream)
       handlers:spawn(handler, stream, on_error)
       delay = RETRY_FIRST
     elseif is_closed(err) then
@@ -413,12 +447,15 @@ function net.serve(handler, host, port, options)
       return nil, err
     end
   end
-  local handlers <close> = Handlers.new(options)
   local _ <close> = listener
+  local handlers <close> = Handlers.new(listener, options)
+  local _ <close> = listener -- before the handlers have their grace time: nobody connects any more
   if options.on_listen then
     options.on_listen(listener)
   end
-  return accept_loop(handler, listener, handlers, options)
+  local ended = accept_loop(handler, listener, handlers, options)
+  handlers:check()
+  return ended
 end
 
 -- ---------------------------------------------------------------------------------------------
