@@ -76,8 +76,9 @@ describe("running out of the Lua state's memory in", function()
     oom.fails_cleanly(faults.frame(EXCHANGE, { real = true }))
   end)
 
+  -- Not without end: then not even the callback that ends the server can run.
   it("a server and its client", function()
-    oom.fails_cleanly(faults.frame(SERVER, { real = true }))
+    faults.fail_cleanly(faults.frame(SERVER, { real = true }), false, ALLOWED, { times = { "2" } })
   end)
 end)
 
