@@ -13,6 +13,9 @@
 #include "report.h"
 #include "work.h"
 
+/* What the options had in version 1.  Fields that are appended count if `size` covers them. */
+#define OPTIONS_SIZE (offsetof(concur_future_options, flags) + sizeof(unsigned))
+
 /* User values of such a future; the first is concur_future's own. */
 enum { FUTURE_REASON = 2, FUTURE_VALUES = 2 };
 
@@ -230,7 +233,7 @@ static concur_future_ref *ref_new(concur_loop *loop, const concur_future_options
 
 concur_future_ref *concur_capi_future_new(lua_State *L, const concur_future_options *options) {
   concur_capi *capi = concur_capi_of(L, "future_new");
-  if (options != NULL && options->size < sizeof *options) {
+  if (options != NULL && options->size < OPTIONS_SIZE) {
     luaL_error(L, "future_new of concur.h: options->size must be sizeof(concur_future_options)");
   }
   concur_loop *loop = concur_capi_loop(L, capi);

@@ -13,6 +13,9 @@
 #include "pool_class.h"
 #include "work.h"
 
+/* What the options had in version 1.  Fields that are appended count if `size` covers them. */
+#define OPTIONS_SIZE (offsetof(concur_job_options, pool) + sizeof(int))
+
 typedef struct c_job {
   concur_future_ref ref; /* first: the block is freed through it */
   concur_work work;
@@ -153,9 +156,9 @@ static int l_submit(lua_State *L) {
   return 1;
 }
 
-/* The stack index of the pool to submit to, or 0.  NULL with a message when the options are wrong. */
+/* What is wrong with the options, or NULL. */
 static const char *check_options(const concur_job_options *options) {
-  if (options->size >= sizeof *options) return NULL;
+  if (options->size >= OPTIONS_SIZE) return NULL;
   return "submit of concur.h: options->size must be sizeof(concur_job_options)";
 }
 

@@ -540,6 +540,35 @@ static int l_info(lua_State *L) { /* -> version, size, size of the header's stru
   return 4;
 }
 
+/* ---- misuse: a state that has no concur ---- */
+
+static int foreign_future(lua_State *S) {
+  (void)api->future_new(S, NULL);
+  return 0;
+}
+
+static int foreign_submit(lua_State *S) {
+  api->submit(S, job_work, job_done, job_drop, calloc(1, sizeof(job)), NULL);
+  return 0;
+}
+
+/* foreign() -> messages of future_new, submit, step; fd, next_timeout, alive */
+static int l_foreign(lua_State *L) {
+  lua_State *S = luaL_newstate();
+  if (S == NULL) return luaL_error(L, "not enough memory");
+  lua_pushcfunction(S, foreign_future);
+  (void)lua_pcall(S, 0, 0, 0);
+  lua_pushcfunction(S, foreign_submit);
+  (void)lua_pcall(S, 0, 0, 0);
+  (void)api->step(S, 0);
+  for (int i = 1; i <= 3; i++) lua_pushstring(L, lua_tostring(S, i));
+  lua_pushinteger(L, api->fd(S));
+  lua_pushnumber(L, api->next_timeout(S));
+  lua_pushinteger(L, api->alive(S));
+  lua_close(S);
+  return 6;
+}
+
 /* ---- misuse: calls from the wrong thread ---- */
 
 typedef struct misuse {
@@ -606,6 +635,7 @@ int luaopen_capi_probe(lua_State *L) {
                                        {"host", l_host},
                                        {"counts", l_counts},
                                        {"info", l_info},
+                                       {"foreign", l_foreign},
                                        {"wrong_thread", l_wrong_thread},
                                        {NULL, NULL}};
   static const luaL_Reg handle_methods[] = {
