@@ -129,6 +129,8 @@ bench-instructions: build ## count instructions per operation: no row may grow
 
 .PHONY: check lint types docs-check random stress-processes
 check: lint test bench-instructions ## exactly what CI runs: lint, builds, types, specs, instructions
+.PHONY: check lint types docs-check random stress-processes stress-servers
+check: lint test ## exactly what CI runs: lint, warning-free builds, types, specs
 
 lint: build ## luacheck, drift of types/, and C without a warning from gcc and clang
 	@scripts/setup lint
@@ -147,6 +149,10 @@ random: ## 10,000 random programs (CONCUR_PROGRAMS=..., CONCUR_SEED=...)
 
 stress-processes: ## 5,000 child processes in every way (CONCUR_CHILDREN=...)
 	@CONCUR_CHILDREN=$${CONCUR_CHILDREN:-5000} $(SUBMAKE) test SPECS=spec/process_stress_spec.lua
+
+stress-servers: build ## wrk and redis-benchmark against the example servers (BENCH="--seconds 10")
+	@scripts/setup test load
+	@$(RUN) CONCUR_BUILD=$(BUILD) CONCUR_LUA=$(LUA) $(LUA) bench/servers.lua $(BENCH)
 
 docs-check: ## run every code block of the documentation and every example
 	@$(SUBMAKE) test SPECS="spec/docs_spec.lua spec/examples_spec.lua"

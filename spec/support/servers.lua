@@ -89,6 +89,7 @@ Server.__close = Server.close
 function servers.redis()
   local directory, port = new_directory(), free_port()
   local log = directory .. "/log"
+  support.write_file(log, "")
   local pid = start({ "redis-server", "--port", port, "--bind", "127.0.0.1", "--dir", directory,
     "--save", "", "--appendonly", "no", "--daemonize", "no", "--databases", "1" }, log)
   return await(setmetatable({ name = "redis-server", pid = pid, port = port,
@@ -143,10 +144,43 @@ function servers.nginx(files, rate)
   support.write_file(directory .. "/nginx.conf", (NGINX:gsub("DIR", directory):gsub("PORT", port)
     :gsub("RATE", rate or 100000)))
   local log = directory .. "/log"
+  support.write_file(log, "")
   local pid = start({ "nginx", "-p", directory, "-e", directory .. "/error.log", "-c",
     directory .. "/nginx.conf" }, log)
   return await(setmetatable({ name = "nginx", pid = pid, port = port,
     directory = directory }, Server), log)
+end
+
+---A program of examples/ that prints "listening at ...:PORT".
+---@param path string
+---@param env? table<string, string>
+---@return table server `port`, `:log()`, `:close()`
+function servers.example(path, env)
+  local directory = new_directory()
+  local log = directory .. "/log"
+  local argv = { "env", "LUA_PATH=" .. support.root .. "/lua/?.lua;" .. support.root ..
+    "/lua/?/init.lua;;", "LUA_CPATH=" .. support.build .. "/?.so;;" }
+  for name, value in pairs(env or {}) do
+    argv[#argv + 1] = name .. "=" .. value
+  end
+  argv[#argv + 1] = support.lua
+  argv[#argv + 1] = support.root .. "/" .. path
+  support.write_file(log, "")
+  local pid = start(argv, log)
+  local server = setmetatable({ name = path, directory = directory, pid = pid }, Server)
+  function server.log()
+    return support.read_file(log)
+  end
+  for _ = 1, 200 do
+    server.port = math.tointeger(tonumber(server.log():match "listening at .-:(%d+)"))
+    if server.port then
+      return server
+    end
+    os.execute "sleep 0.05"
+  end
+  local said = server.log()
+  server:close()
+  error(path .. " does not listen:\n" .. said, 2)
 end
 
 return servers
