@@ -547,7 +547,7 @@ static int l_udp(lua_State *L) {
   int count = set_options(L, 3, owner->udp->fd, owner->udp->family);
   if (count == 1) {
     lua_settop(L, 4);
-  } else {
+  } else if (owner->udp != NULL) {
     udp_close(owner->udp);
   }
   return count;
