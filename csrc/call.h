@@ -58,6 +58,8 @@ typedef struct concur_call_kind {
   void (*trace)(concur_pool *pool);
   /* [owner's thread] Brings the state of a HANDED job up to date; NULL where there is no such job. */
   void (*refresh)(concur_call *call);
+  /* [owner's thread] How many workers have crashed so far; NULL where none can. */
+  uint64_t (*crashes)(concur_pool *pool);
   /* [any thread] Frees settings->extra; NULL where there is none. */
   void (*free_extra)(void *extra);
   /* Calls leave the process: nothing can be attached to their messages, and they have no shortcuts. */

@@ -6,6 +6,8 @@
  */
 #include "pool_class.h"
 
+#include <string.h>
+
 #include "options.h"
 #include "pool_wait.h"
 #include "transfer.h"
@@ -256,18 +258,21 @@ function ThreadPoolExecutor:stats() end
 */
 static int l_stats(lua_State *L) {
   concur_pool_view *view = concur_pool_view_check(L, 1);
+  concur_executor *executor = view->executor;
+  const concur_call_kind *kind = executor->settings->kind;
   concur_pool_stats stats;
-  concur_pool_get_stats(view->executor->pool, &stats);
-  lua_createtable(L, 0, 9);
-  set_count(L, "threads", stats.threads);
+  concur_pool_get_stats(executor->pool, &stats);
+  lua_createtable(L, 0, 10);
+  set_count(L, kind->flat ? "processes" : "threads", stats.threads);
+  set_count(L, kind->flat ? "processes_started" : "threads_started", stats.threads_started);
   set_count(L, "idle", stats.idle);
   set_count(L, "running", stats.running);
-  set_count(L, "blocked", stats.blocked);
-  set_count(L, "queued", stats.queued + view->executor->batch_count);
-  set_count(L, "submitted", stats.submitted + view->executor->batch_count);
+  if (!kind->flat) set_count(L, "blocked", stats.blocked);
+  set_count(L, "queued", stats.queued + executor->batch_count);
+  set_count(L, "submitted", stats.submitted + executor->batch_count);
   set_count(L, "completed", stats.completed);
   set_count(L, "cancelled", stats.cancelled);
-  set_count(L, "threads_started", stats.threads_started);
+  if (kind->crashes != NULL) set_count(L, "crashes", kind->crashes(executor->pool));
   return 1;
 }
 
@@ -321,13 +326,19 @@ static int l_pool_gc(lua_State *L) {
 
 static int l_pool_tostring(lua_State *L) {
   const concur_executor *executor = concur_pool_view_check(L, 1)->executor;
+  const concur_worker_settings *settings = executor->settings;
   concur_pool_stats stats;
   concur_pool_get_stats(executor->pool, &stats);
   lua_getmetatable(L, 1);
   lua_getfield(L, -1, "__name");
-  lua_pushfstring(L, "%s: %s (%s%d threads, %d jobs running, %d queued)", lua_tostring(L, -1),
-                  executor->settings->name, executor->closed ? "shut down, " : "",
-                  (int)stats.threads, (int)(stats.running + stats.blocked), (int)stats.queued);
+  const char *class = lua_tostring(L, -1);
+  const char *short_name = strrchr(class, '.') + 1;
+  bool named = strcmp(short_name, settings->name) != 0; /* else by the class, see the constructors */
+  lua_pushfstring(L, "%s: %s%s(%s%d %s, %d jobs running, %d queued)", class,
+                  named ? settings->name : "", named ? " " : "",
+                  executor->closed ? "shut down, " : "", (int)stats.threads,
+                  settings->kind->flat ? "processes" : "threads",
+                  (int)(stats.running + stats.blocked), (int)stats.queued);
   return 1;
 }
 

@@ -430,6 +430,11 @@ void concur_process_pool_refresh(concur_call *call) {
   if (atomic_load(&call->job.state) == CONCUR_JOB_HANDED) child_refresh(child_of_job(&call->job));
 }
 
+uint64_t concur_process_pool_crashes(concur_pool *concur) {
+  const concur_process_pool *pool = concur_pool_get_host(concur);
+  return pool->crash_count;
+}
+
 void concur_process_pool_trace(concur_pool *concur) {
   concur_process_pool *pool = concur_pool_get_host(concur);
   for (concur_node *node = pool->children.next; node != &pool->children; node = node->next) {
@@ -512,6 +517,10 @@ concur_process_pool *concur_process_pool_new(concur_loop *loop, concur_pool *con
                                              bool bounded) {
   concur_process_pool *pool = calloc(1, sizeof *pool);
   if (pool == NULL) return NULL;
+  if (uv_timer_init(&loop->uv, &pool->timer) != 0) {
+    free(pool);
+    return NULL;
+  }
   pool->loop = loop;
   pool->pool = concur;
   pool->settings = settings;
@@ -523,7 +532,6 @@ concur_process_pool *concur_process_pool_new(concur_loop *loop, concur_pool *con
   concur_list_init(&pool->children);
   pool->source = (concur_source){.pending = on_pending, .collect = on_collect, .sleep = on_sleep};
   concur_list_append(&loop->sources, &pool->source.node);
-  (void)uv_timer_init(&loop->uv, &pool->timer);
   uv_unref((uv_handle_t *)&pool->timer);
   concur_handle_begin(&loop->handles, &pool->handle, (uv_handle_t *)&pool->timer, on_released);
   concur_pool_set_host(concur, pool);

@@ -82,6 +82,7 @@ concur_process_pool *concur_process_pool_new(concur_loop *loop, concur_pool *poo
 
 /* Kinds of calls (call.h): how much a job's state is known, ending jobs by force. */
 void concur_process_pool_refresh(concur_call *call);
+uint64_t concur_process_pool_crashes(concur_pool *pool);
 void concur_process_pool_trace(concur_pool *pool);
 void concur_process_pool_interrupt(concur_call *call);
 void concur_process_pool_interrupt_all(concur_pool *pool);

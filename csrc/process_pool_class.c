@@ -30,6 +30,7 @@ static const concur_call_kind process_calls = {
     .interrupt_pool = concur_process_pool_interrupt_all,
     .trace = concur_process_pool_trace,
     .refresh = concur_process_pool_refresh,
+    .crashes = concur_process_pool_crashes,
     .free_extra = free_command,
     .flat = true,
 };
@@ -100,6 +101,12 @@ static void read_command(lua_State *L, concur_worker_settings *settings) {
 ---An executor whose jobs run in child processes: Lua interpreters that this one starts.
 ---@class concur.ProcessPoolExecutor: concur.ThreadPoolExecutor
 local ProcessPoolExecutor = {}
+
+---Returns what the pool is doing: numbers of `processes`, of those that are `idle` or `running` a job;
+---of jobs `queued`, `submitted`, `completed`, `cancelled` before they ran; of `processes_started` so far,
+---and of `crashes` among them.
+---@return {processes: integer, idle: integer, running: integer, queued: integer, submitted: integer, completed: integer, cancelled: integer, processes_started: integer, crashes: integer}
+function ProcessPoolExecutor:stats() end
 
 ---Makes a pool of processes.  None is started before the first job.  Its methods are those of a pool
 ---of threads.  A job that ends its process (a crash in C, `os.exit`, a signal) fails with

@@ -39,7 +39,8 @@ static void push_crash(lua_State *L, concur_runtime *runtime, const char *pool, 
                        const concur_message *message) {
   concur_crash crash = {.code = -1};
   if (message == NULL) {
-    concur_error_new(L, runtime, "WorkerCrashed", "a worker of %s has ended", pool);
+    concur_error_new(L, runtime, "WorkerCrashed",
+                     "a worker of %s has ended: not enough memory to say more", pool);
     return;
   }
   memcpy(&crash, message->bytes, sizeof crash);

@@ -232,6 +232,8 @@ describe("a process pool", function()
         expect.error("WorkerCrashed", pool.run, pool, function() os.exit(6) end)
         assert.equal(3, pool:run(add, 1, 2))
       end
+      assert.equal(4, pool:stats().crashes)
+      assert.equal(5, pool:stats().processes_started)
     end)
   end)
 

@@ -149,10 +149,10 @@ describe("ProcessPoolExecutor", function()
     local pool <close> = concur.ProcessPoolExecutor { workers = 1, idle = 0.05 }
     local first = pool:run(pid)
     local deadline = concur.now() + 5 * SCALE
-    while pool:stats().threads > 0 and concur.now() < deadline do
+    while pool:stats().processes > 0 and concur.now() < deadline do
       concur.sleep(0.02)
     end
-    assert.equal(0, pool:stats().threads)
+    assert.equal(0, pool:stats().processes)
     assert.not_equal(first, pool:run(pid))
   end)
 
@@ -393,7 +393,7 @@ describe("ProcessPoolExecutor", function()
         assert.equal("slept", first:result())
         assert.equal(3, pool:run(add, 1, 2))
         assert.is_nil(io.open(path))
-        assert.equal(1, pool:stats().threads)
+        assert.equal(1, pool:stats().processes)
       end)
     end)
 
@@ -549,10 +549,12 @@ describe("ProcessPoolExecutor", function()
 
   it("tells about itself", function()
     local pool <close> = concur.ProcessPoolExecutor { workers = 1, name = "mill" }
-    assert.matches("concur.ProcessPoolExecutor: mill %(0 threads", tostring(pool))
+    assert.matches("concur.ProcessPoolExecutor: mill %(0 processes", tostring(pool))
     pool:run(add, 1, 2)
+    assert.matches("^concur.ProcessPoolExecutor: %(0 proc", tostring(concur.ProcessPoolExecutor(1)))
     local stats = pool:stats()
-    assert.equal(1, stats.threads)
+    assert.equal(0, stats.crashes)
+    assert.equal(1, stats.processes)
     assert.equal(1, stats.completed)
     assert.equal(0, stats.running)
     assert.equal(1, stats.idle)

@@ -904,6 +904,12 @@ function Permit:release() end
 ---@class concur.ProcessPoolExecutor: concur.ThreadPoolExecutor
 local ProcessPoolExecutor = {}
 
+---Returns what the pool is doing: numbers of `processes`, of those that are `idle` or `running` a job;
+---of jobs `queued`, `submitted`, `completed`, `cancelled` before they ran; of `processes_started` so far,
+---and of `crashes` among them.
+---@return {processes: integer, idle: integer, running: integer, queued: integer, submitted: integer, completed: integer, cancelled: integer, processes_started: integer, crashes: integer}
+function ProcessPoolExecutor:stats() end
+
 ---Items for other tasks, first in, first out; with `maxsize`, `put` waits for room.
 ---@class concur.Queue
 local Queue = {}
