@@ -301,6 +301,10 @@ static void fill_options(uv_process_options_t *uv, const concur_process_options 
 static concur_process *process_new(concur_loop *loop, const concur_process_options *options) {
   concur_process *process = calloc(1, sizeof *process);
   if (process == NULL) return NULL;
+  if (uv_timer_init(&loop->uv, &process->timer) != 0) {
+    free(process);
+    return NULL;
+  }
   process->loop = loop;
   process->pidfd = -1;
   process->code = -1;
@@ -308,7 +312,6 @@ static concur_process *process_new(concur_loop *loop, const concur_process_optio
   process->detached = options->detached;
   process->hold = options->hold && process->own_group;
   process->grace_ns = options->grace_ns;
-  (void)uv_timer_init(&loop->uv, &process->timer);
   process->timer.data = process;
   process->handles = 1;
   concur_list_append(&loop->processes, &process->node);

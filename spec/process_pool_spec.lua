@@ -63,16 +63,29 @@ describe("ProcessPoolExecutor", function()
 
   it("runs jobs at the same time, as many as it has workers, in processes of their own", function()
     local pool <close> = concur.ProcessPoolExecutor(3)
-    local seen, count = {}, 0
-    for _, worker in pool:map(function(_)
-      os.execute "sleep 0.1"
+    local directory = support.tmpdir()
+    -- Each job waits for all three.
+    local function meet(path)
+      local lfs = require "lfs"
       local stat <close> = assert(io.open "/proc/self/stat")
-      return (stat:read "a"):match "^%d+"
-    end, { 1, 2, 3, 4, 5, 6 }) do
-      count = count + (seen[worker] and 0 or 1)
-      seen[worker] = true
+      local self = (stat:read "a"):match "^%d+"
+      io.open(path .. "/" .. self, "w"):close()
+      local count
+      repeat
+        count = 0
+        for name in lfs.dir(path) do
+          count = count + (name:find "^%d" and 1 or 0)
+        end
+      until count == 3
+      return self
     end
-    assert.equal(3, count)
+    local jobs, seen = {}, {}
+    for i = 1, 3 do
+      jobs[i] = pool:submit(meet, directory)
+    end
+    for i = 1, 3 do
+      seen[jobs[i]:result(20 * SCALE)] = i
+    end
     assert.is_nil(seen[tostring(support.pid())])
   end)
 

@@ -20,6 +20,7 @@ local methods = {}
 M.methods = methods
 
 local CLOSE_GRACE = 2 -- seconds that jobs get to stop when a pool is closed in a hurry
+local KILLED_AFTER = 5 -- seconds that the system may take to end a process that got KILL
 local FORCE_AFTER = 0.1 -- seconds that a job gets to see its token before it is interrupted
 
 local function argument_error(position, name, message)
@@ -87,7 +88,11 @@ local function stop_by_force(pool, grace)
     return true
   end
   core.pool_stop(pool, true)
-  if core.pool_join(pool, (grace - first) / 2) then
+  local last = (grace - first) / 2
+  if getmetatable(pool) == "concur.ProcessPoolExecutor" then
+    last = math.max(last, KILLED_AFTER)
+  end
+  if core.pool_join(pool, last) then
     return true
   end
   local running = core.pool_running(pool)
