@@ -191,7 +191,8 @@ void concur_call_clear(concur_call *call);
 /* [pool thread] Before and after the strings that were lent are copied.  False: they are gone. */
 bool concur_call_loan_begin(concur_call *call);
 void concur_call_loan_end(concur_call *call);
-/* [owner's thread] The strings are going away.  Waits while they are copied, which runs no Lua code. */
+/* [owner's thread] The strings are going away.  Waits while they are copied; that runs no Lua
+   code but finalizers, which cannot wait. */
 void concur_call_loan_revoke(concur_call *call);
 
 /* [pool thread] After a try: true if the call is to be tried again, after *delay_ms. */

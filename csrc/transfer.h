@@ -43,7 +43,7 @@ concur_message *concur_encode_as(lua_State *L, int first, int count, const char 
  * With `lends` they must stay alive until the message was decoded or dropped: if there are any, a
  * table that holds them is pushed and *lends set to true; the caller anchors that table.  Else
  * nothing is pushed.  Whoever decodes copies them first (concur_borrowed_copy), which is quick and
- * runs no code of the user's, so that the lender need not wait for long when it closes.
+ * runs no code of the user's but finalizers, so that the lender need not wait for long when it closes.
  *
  * With `pins`, the memory of this state, the blocks that they lie in are kept by the message.
  */

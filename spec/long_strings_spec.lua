@@ -96,8 +96,8 @@ describe("a long string", function()
     local text = text_of(1 << 20, 3)
     local again = pool:options { retry = 2 }
     local function job(s)
-      tries = (tries or 0) + 1
-      if tries % 3 ~= 0 then
+      tries = (tries or 0) + 1 -- luacheck: ignore
+      if tries % 3 ~= 0 then -- luacheck: ignore
         error "not yet"
       end
       return #s, s
@@ -120,7 +120,7 @@ describe("a long string", function()
       concur.sleep(0.001 * round)
       running:cancel()
       queued:cancel()
-      running, queued = nil, nil
+      running, queued = nil, nil -- luacheck: ignore
       collectgarbage()
     end
     assert.is_true(pool:submit(echo, text_of(300000, 0)):result() == text_of(300000, 0))

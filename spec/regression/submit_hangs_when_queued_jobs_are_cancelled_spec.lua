@@ -4,7 +4,9 @@
 
 local concur = require "concur"
 
-for name, make in pairs { threads = concur.ThreadPoolExecutor, processes = concur.ProcessPoolExecutor } do
+local makers = { threads = concur.ThreadPoolExecutor, processes = concur.ProcessPoolExecutor }
+
+for name, make in pairs(makers) do
   describe("submit to a full queue of " .. name, function()
     it("goes on when the jobs in it are cancelled", function()
       local pool = make { workers = 1, queue_size = 2 }
