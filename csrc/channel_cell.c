@@ -3,6 +3,7 @@
 #include "channel_cell.h"
 
 #include "transfer.h"
+#include "worker.h"
 
 /* ---- handles and values ---- */
 
@@ -18,7 +19,10 @@ void concur_channel_check_value(lua_State *L) {
 }
 
 concur_parcel *concur_channel_parcel(lua_State *L, int index) {
-  concur_parcel *parcel = concur_parcel_new(concur_encode(L, index, 1, "value"));
+  concur_encode_options options = {.what = "value", .number = 1};
+  const concur_worker *worker = concur_runtime_find(L)->worker;
+  if (worker != NULL) options.pins = &worker->memory; /* long strings stay where they are */
+  concur_parcel *parcel = concur_parcel_new(concur_encode_with(L, index, 1, &options));
   if (parcel == NULL) luaL_error(L, "not enough memory");
   return parcel;
 }

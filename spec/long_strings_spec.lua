@@ -91,6 +91,24 @@ describe("a long string", function()
     end
   end)
 
+  it("waits in a channel for longer than the worker's state lives", function()
+    local channel = concur.Channel(4)
+    local pool = concur.ThreadPoolExecutor(1)
+    local function send(ch, size)
+      for i = 1, 4 do
+        ch:send { (string.char(96 + i)):rep(size), i }
+      end
+    end
+    pool:submit(send, channel, 200000):result()
+    pool:shutdown()
+    for i = 1, 3 do
+      local value = channel:recv()
+      assert.is_true(value[1] == string.char(96 + i):rep(200000) and value[2] == i)
+    end
+    channel = nil -- luacheck: ignore
+    collectgarbage()
+  end)
+
   it("may be what a job is tried again with", function()
     local pool <close> = concur.ThreadPoolExecutor(1)
     local text = text_of(1 << 20, 3)
