@@ -3,13 +3,14 @@
 #include "disposition.h"
 
 #include <errno.h>
-#ifndef _WIN32
-#include <pthread.h>
-#endif
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#ifndef _WIN32
+#include <pthread.h>
+#include <unistd.h>
+#endif
 
 #include "platform.h"
 
@@ -164,6 +165,15 @@ static void uninstall(int number) {
 
 #endif
 
+/* To the process, as it came: a thread of the host's may block the signal.  [not locked] */
+static void send_again(int number) {
+#ifndef _WIN32
+  (void)kill(getpid(), number);
+#else
+  (void)raise(number);
+#endif
+}
+
 /* Until no handler runs that may have read what was taken away: a handler never waits. */
 static void wait_for_handlers(void) {
   while (atomic_load(&handlers) > 0) concur_platform_pause();
@@ -217,7 +227,7 @@ void concur_disposition_undrive(void) {
   bool again = give(SIGINT);
   leave();
   wait_for_handlers();
-  if (again) (void)raise(SIGINT);
+  if (again) send_again(SIGINT);
 }
 
 /* ---- receivers ---- */
@@ -242,7 +252,7 @@ void concur_disposition_unreceive(int number) {
   wait_for_handlers(); /* one may count it for receivers at this moment */
   if (last && atomic_load(&self->arrived) != atomic_load(&self->taken)) again = true;
   leave();
-  if (again) (void)raise(number);
+  if (again) send_again(number);
 }
 
 uint32_t concur_disposition_arrived(int number) {
@@ -305,7 +315,7 @@ void concur_disposition_spawn_end(bool give_back) {
   }
   leave();
   /* One that came meanwhile has gone to libuv. */
-  if (replaced && give_back) (void)raise(SIGCHLD);
+  if (replaced && give_back) send_again(SIGCHLD);
 }
 
 #else

@@ -171,9 +171,8 @@ local function environment(name, options)
   end
   local variables = options.clear_env and {} or core.environment()
   for key, value in pairs(options.env or {}) do
-    if type(key) ~= "string" or key == "" or key:find "[=%z]" then
-      argument_error(name, "option 'env': '%s' cannot be a variable's name",
-        tostring(key))
+    if type(key) ~= "string" or key == "" or key:find "[=\0]" then
+      argument_error(name, "option 'env': '%s' cannot be a variable's name", tostring(key))
     elseif value == false then
       variables[key] = nil
     elseif type(value) ~= "string" and type(value) ~= "number" then
