@@ -162,6 +162,7 @@ build = {
         "csrc/thread_pool.c",
         "csrc/transfer.c",
         "csrc/udp.c",
+        "csrc/udp_io.c",
         "csrc/udp_options.c",
         "csrc/wait_fd.c",
         "csrc/watch.c",

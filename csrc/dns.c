@@ -3,14 +3,15 @@
  * concur.dns: getaddrinfo and getnameinfo as jobs without Lua, on a pool of their own, so that a
  * lookup neither waits behind long jobs nor keeps them waiting.
  *
- * The pool (a few threads, which end when they are idle) is made for the first lookup of a loop that
- * needs one and ends with the loop.  The system's functions cannot be interrupted: who is cancelled
- * goes on at once, and the thread finishes for nobody.  A thread that is still busy when the loop
- * closes is detached; its job frees itself.
+ * The pool (a few threads, which end when they are idle) is made for the first lookup of a loop
+ * that needs one and ends with the loop.  The system's functions cannot be interrupted: who is
+ * cancelled goes on at once, and the thread finishes for nobody.  A thread that is still busy when
+ * the loop closes is detached; its job frees itself.
  *
  * A lookup is a job with two references: one travels with it (pool.h), the other is that of the
- * fiber, from before its wait until it has the answer.  For as long the lookup is in the loop's list,
- * which frees those whose fiber never ran again.        [loop thread, where nothing else is said]
+ * fiber, from before its wait until it has the answer.  For as long the lookup is in the loop's
+ * list, which frees those whose fiber never ran again.
+ *                                                       [loop thread, where nothing else is said]
  */
 #include "dns.h"
 
@@ -51,7 +52,7 @@ typedef struct lookup {
 
 /* One per loop. */
 typedef struct concur_dns {
-  concur_pool *pool;   /* one reference; NULL until it is needed */
+  concur_pool *pool; /* one reference; NULL until it is needed */
   concur_node lookups;
 } concur_dns;
 
@@ -145,9 +146,9 @@ static void lookup_run(concur_job *job, concur_thread *thread) {
     self->error = getnameinfo((const struct sockaddr *)&self->address, self->address_size,
                               self->host, sizeof self->host, NULL, 0, NI_NAMEREQD);
   } else {
-    self->error = getaddrinfo(self->has_host ? self->host : NULL,
-                              self->has_service ? self->service : NULL, &self->hints,
-                              &self->found[0]);
+    self->error =
+        getaddrinfo(self->has_host ? self->host : NULL, self->has_service ? self->service : NULL,
+                    &self->hints, &self->found[0]);
   }
   self->error_number = errno;
 }
@@ -358,7 +359,7 @@ static void check_service(lua_State *L) {
   }
 }
 
-/* The value of option `name`, one of the names (the first one if it is not given), as a position. */
+/* The value of option `name`, one of the names (the first if it is not given), as a position. */
 static int option_choice(lua_State *L, const char *name, const char *const *names) {
   const char *value = concur_option_value(L, 3, name, LUA_TSTRING) ? lua_tostring(L, -1) : names[0];
   int i = 0;

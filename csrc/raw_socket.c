@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What concur.compat.socket asks the system for, about descriptors that streams own: plain calls that
- * never wait.  No state.                                                         [loop thread]
+ * What concur.compat.socket asks the system for, about descriptors that streams own: plain calls
+ * that never wait.  No state.                                                     [loop thread]
  *
  * The functions take the descriptor as their first argument and answer nil, errno when they fail.
  */
@@ -62,8 +62,8 @@ static int fail(lua_State *L) {
   return 2;
 }
 
-/* core.socket_option_kind(name) -> "boolean", "number", "table", "error" (only to be read), or nil for
-   an unknown one */
+/* core.socket_option_kind(name) -> "boolean", "number", "table", "error" (only to be read), or nil
+   for an unknown one */
 static int l_option_kind(lua_State *L) {
   static const char *const kinds[] = {"boolean", "number", "table", "error"};
   const option *self = find_option(luaL_checkstring(L, 1));

@@ -76,12 +76,15 @@ static int set_option(int fd, int family, int option, bool flag, int number, con
   bool ip6 = family == AF_INET6;
   switch (option) {
   case 0: return set_integer(fd, SOL_SOCKET, SO_BROADCAST, flag);
-  case 1: return set_integer(fd, ip6 ? IPPROTO_IPV6 : IPPROTO_IP, ip6 ? IPV6_UNICAST_HOPS : IP_TTL,
-                             number);
-  case 2: return set_integer(fd, ip6 ? IPPROTO_IPV6 : IPPROTO_IP,
-                             ip6 ? IPV6_MULTICAST_HOPS : IP_MULTICAST_TTL, number);
-  case 3: return set_integer(fd, ip6 ? IPPROTO_IPV6 : IPPROTO_IP,
-                             ip6 ? IPV6_MULTICAST_LOOP : IP_MULTICAST_LOOP, flag);
+  case 1:
+    return set_integer(fd, ip6 ? IPPROTO_IPV6 : IPPROTO_IP, ip6 ? IPV6_UNICAST_HOPS : IP_TTL,
+                       number);
+  case 2:
+    return set_integer(fd, ip6 ? IPPROTO_IPV6 : IPPROTO_IP,
+                       ip6 ? IPV6_MULTICAST_HOPS : IP_MULTICAST_TTL, number);
+  case 3:
+    return set_integer(fd, ip6 ? IPPROTO_IPV6 : IPPROTO_IP,
+                       ip6 ? IPV6_MULTICAST_LOOP : IP_MULTICAST_LOOP, flag);
   case 4: return set_multicast_interface(fd, family, text);
   case 5: return set_integer(fd, SOL_SOCKET, SO_RCVBUF, number);
   default: return set_integer(fd, SOL_SOCKET, SO_SNDBUF, number);
@@ -95,10 +98,13 @@ int concur_udp_options_set(lua_State *L, int index, int fd, int family, const ch
   for (int i = 0; concur_udp_option_names[i] != NULL; i++) {
     const char *name = concur_udp_option_names[i];
     int type = lua_getfield(L, index, name);
-    if (type != LUA_TNIL && (type != option_types[i] || (type == LUA_TNUMBER && !lua_isinteger(L, -1)))) {
-      const char *expected = option_types[i] == LUA_TNUMBER ? "integer" : lua_typename(L, option_types[i]);
-      luaL_argerror(L, index, lua_pushfstring(L, "option '%s': %s expected, got %s", name, expected,
-                                              luaL_tolstring(L, -1, NULL)));
+    if (type != LUA_TNIL &&
+        (type != option_types[i] || (type == LUA_TNUMBER && !lua_isinteger(L, -1)))) {
+      const char *expected =
+          option_types[i] == LUA_TNUMBER ? "integer" : lua_typename(L, option_types[i]);
+      luaL_argerror(L, index,
+                    lua_pushfstring(L, "option '%s': %s expected, got %s", name, expected,
+                                    luaL_tolstring(L, -1, NULL)));
     }
     int error = 0;
     if (type != LUA_TNIL && fd >= 0) {

@@ -7,9 +7,9 @@
  * nobody else's.  So several may wait for one descriptor, a stream's own included, and closing it
  * meanwhile does no harm: who waits goes on waiting for what it stood for.
  *
- * A watch lives until its close callback (handle.h).  It is closed in the callback that ends it, and
- * the fiber's target is the result instead, so nothing is left to free when a woken fiber never runs.
- *                                                                            [loop thread]
+ * A watch lives until its close callback (handle.h).  It is closed in the callback that ends it,
+ * and the fiber's target is the result instead, so nothing is left to free when a woken fiber never
+ * runs.                                                                      [loop thread]
  */
 #include "wait_fd.h"
 
@@ -45,7 +45,8 @@ void concur_fd_watch_stop(concur_fd_watch *watch) {
 }
 
 static void on_event(uv_poll_t *poll_handle, int status, int events) {
-  concur_fd_watch *watch = concur_container_of(concur_handle_of(poll_handle), concur_fd_watch, handle);
+  concur_fd_watch *watch =
+      concur_container_of(concur_handle_of(poll_handle), concur_fd_watch, handle);
   int found = ((events & UV_READABLE) != 0 ? CONCUR_FD_READ : 0) |
               ((events & UV_WRITABLE) != 0 ? CONCUR_FD_WRITE : 0);
   if (status < 0) found = watch->events; /* it has failed: its owner will find out how */
@@ -189,8 +190,9 @@ int concur_fd_check(lua_State *L, int index) {
   int is_integer;
   lua_Integer number = lua_tointegerx(L, -1, &is_integer);
   if (!is_integer) {
-    luaL_argerror(L, index, lua_pushfstring(L, "the object's descriptor is not a number but a %s",
-                                            concur_type_name(L, -1)));
+    luaL_argerror(L, index,
+                  lua_pushfstring(L, "the object's descriptor is not a number but a %s",
+                                  concur_type_name(L, -1)));
   }
   lua_pop(L, 1);
   return check_number(L, index, number);

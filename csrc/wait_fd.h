@@ -32,9 +32,9 @@ void concur_fd_watch_stop(concur_fd_watch *watch);
 /* What is there now: events, 0, or a libuv error code. */
 int concur_fd_probe(int fd, int events);
 
-/* In the body of a wait (see fiber.h): waits until one of the events is there, or until the deadline
-   on the loop's clock (CONCUR_NEVER: for ever), then `resume` runs.  Over at once if one is there
-   already.  Raises when out of memory. */
+/* In the body of a wait (see fiber.h): waits until one of the events is there, or until the
+   deadline on the loop's clock (CONCUR_NEVER: for ever), then `resume` runs.  Over at once if one
+   is there already.  Raises when out of memory. */
 int concur_fd_wait(lua_State *L, concur_fiber *fiber, int fd, int events, uint64_t deadline_ns,
                    concur_resume resume);
 

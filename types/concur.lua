@@ -1408,40 +1408,8 @@ function ThreadPoolExecutor:map(fn, source, options) end
 ---@class concur.Udp
 local Udp = {}
 
----Waits for the next datagram.  Cancelled, none was taken.
----@async
----@param max? integer bytes: of a longer datagram the rest is dropped; default 65536, any datagram
----@return string? data may be empty
----@return string|concur.Error host a number; or `OSError` (`ECONNREFUSED`: nobody received what was sent
----  from a connected socket), or `Closed`: the socket was closed meanwhile
----@return integer? port
----@return true? truncated the datagram was longer than `max`
-function Udp:recv_from(max) end
-
----An arm for `concur.select` that takes the next datagram; its results are those of `recv_from`.
----@return concur.Arm
-function Udp:receiving() end
-
----Sends a datagram.  Waits only while the system has no room for it.  Cancelled, it was not sent.
----@async
----@param data string|number
----@param host string a number or a name
----@param port integer
----@return true?
----@return concur.Error? error `OSError`: `EMSGSIZE`, `EACCES` (a broadcast without the option), ...; or
----  `Closed`: the socket was closed meanwhile
-function Udp:send_to(data, host, port) end
-
----Sends a datagram to the address that the socket is connected to.
----@async
----@param data string|number
----@return true?
----@return concur.Error? error as for `send_to`; `EDESTADDRREQ`: it is not connected; `ECONNREFUSED`: the
----  one before reached nobody
-function Udp:send(data) end
-
----Sends to this address from now on, and receives only what comes from there.  Without arguments: from
----and to everywhere again.  Suspends only to look a name up.
+---Sends to this address from now on, and receives only what comes from there.  Without arguments:
+---from and to everywhere again.  Suspends only to look a name up.
 ---@async
 ---@param host? string
 ---@param port? integer
@@ -1487,5 +1455,37 @@ function Udp:close() end
 
 ---@return boolean closed
 function Udp:closed() end
+
+---Waits for the next datagram.  Cancelled, none was taken.
+---@async
+---@param max? integer bytes: of a longer datagram the rest is dropped; default 65536, any datagram
+---@return string? data may be empty
+---@return string|concur.Error host a number; or `OSError` (`ECONNREFUSED`: nobody received what was
+---  sent from a connected socket), or `Closed`: the socket was closed meanwhile
+---@return integer? port
+---@return true? truncated the datagram was longer than `max`
+function Udp:recv_from(max) end
+
+---An arm for `concur.select` that takes the next datagram; its results are those of `recv_from`.
+---@return concur.Arm
+function Udp:receiving() end
+
+---Sends a datagram.  Waits only while the system has no room for it.  Cancelled, it was not sent.
+---@async
+---@param data string|number
+---@param host string a number or a name
+---@param port integer
+---@return true?
+---@return concur.Error? error `OSError`: `EMSGSIZE`, `EACCES` (a broadcast without the option),
+---  ...; or `Closed`: the socket was closed meanwhile
+function Udp:send_to(data, host, port) end
+
+---Sends a datagram to the address that the socket is connected to.
+---@async
+---@param data string|number
+---@return true?
+---@return concur.Error? error as for `send_to`; `EDESTADDRREQ`: it is not connected;
+---  `ECONNREFUSED`: the one before reached nobody
+function Udp:send(data) end
 
 return concur
