@@ -145,8 +145,12 @@ function servers.nginx(files, rate)
     :gsub("RATE", rate or 100000)))
   local log = directory .. "/log"
   support.write_file(log, "")
-  local pid = start({ "nginx", "-p", directory, "-e", directory .. "/error.log", "-c",
-    directory .. "/nginx.conf" }, log)
+  local argv = { "nginx", "-p", directory, "-c", directory .. "/nginx.conf" }
+  local major, minor = support.execute({ "nginx", "-v" }).stderr:match "nginx/(%d+)%.(%d+)"
+  if tonumber(major) > 1 or tonumber(minor) >= 20 then -- older ones know no other place for it
+    table.move({ "-e", directory .. "/error.log" }, 1, 2, #argv + 1, argv)
+  end
+  local pid = start(argv, log)
   return await(setmetatable({ name = "nginx", pid = pid, port = port,
     directory = directory }, Server), log)
 end
