@@ -153,6 +153,8 @@ stress-processes: ## 5,000 child processes in every way (CONCUR_CHILDREN=...)
 stress-servers: build ## wrk and redis-benchmark against the example servers (BENCH="--seconds 10")
 	@scripts/setup test load
 	@$(RUN) CONCUR_BUILD=$(BUILD) CONCUR_LUA=$(LUA) $(LUA) bench/servers.lua $(BENCH)
+connections: ## a server with 9,900 connections at a time (ulimit -n 20000; CONCUR_CONNECTIONS=...)
+	@CONCUR_CONNECTIONS=$${CONCUR_CONNECTIONS:-9900} $(SUBMAKE) test SPECS=spec/net_serve_spec.lua
 
 docs-check: ## run every code block of the documentation and every example
 	@$(SUBMAKE) test SPECS="spec/docs_spec.lua spec/examples_spec.lua"

@@ -4,12 +4,14 @@
 
 local concur = require "concur"
 local errors = require "concur.errors"
+local everywhere = require "spec.support.cancel_everywhere"
 local expect = require "spec.support.expect"
 local lfs = require "lfs"
 local support = require "spec.support"
 local testing = require "concur.testing"
 
 local net = concur.net
+local plain_it = it
 local it = testing.wrap_it(it, { clock = false })
 
 -- A listener on a port of the system's choice, and the port.
@@ -411,6 +413,56 @@ describe("connecting", function()
     assert.equal(before, support.fds())
     assert.is_false(full:closed())
     assert.is_truthy(fillers)
+  end)
+end)
+
+describe("cancelled at every step", function()
+  -- What a scenario opens is closed again, so this many descriptors are left after each run.
+  local function descriptors_after(scenario)
+    local warm = assert(net.socketpair())
+    warm:close()
+    local before = support.fds()
+    everywhere(function(case)
+      scenario(case)
+      concur.checkpoint() -- what was closed a moment ago is closed for libuv, too
+      assert.is_true(support.fds() <= before + 1, "a descriptor is left")
+    end, { also = { "kill" } })
+  end
+
+  plain_it("connecting and accepting lose no connection and no descriptor", function()
+    descriptors_after(function(case)
+      local listener, port = listen()
+      local victim = case:victim(function()
+        local client <close> = assert(net.connect("127.0.0.1", port))
+        local server <close> = assert(listener:accept())
+        client:write "x\n"
+        assert.equal("x", server:read())
+      end)
+      local outcome, err = case:join(victim)
+      assert.is_truthy(outcome == "done" or outcome == "cancelled", tostring(err))
+      listener:close()
+      collectgarbage() -- a task that was killed between two lines holds nothing any more
+    end)
+  end)
+
+  plain_it("connecting to several addresses leaves one connection or none", function()
+    descriptors_after(function(case)
+      local listener, port = listen()
+      local entry = { address = "127.0.0.1", family = "inet" }
+      local connected
+      local victim = case:victim(function()
+        connected = assert(net.connect("example", port,
+          { attempt_delay = 0, resolver = resolver_of { entry, entry } }))
+      end)
+      local outcome, err = case:join(victim)
+      assert.is_truthy(outcome == "done" or outcome == "cancelled", tostring(err))
+      if connected then
+        assert.is_false(connected:closed())
+        connected:close()
+      end
+      listener:close()
+      collectgarbage()
+    end)
   end)
 end)
 
