@@ -13,16 +13,29 @@
 local build = os.getenv "CONCUR_BUILD" or "build"
 local lua = os.getenv "CONCUR_LUA" or "lua5.4"
 
+local function run(command)
+  return (os.execute(command .. " >/dev/null 2>&1")) == true
+end
+
+-- The first python that has uvloop: another one may come first in the path.
+local python = "python3"
+for _, candidate in ipairs { "python3", "/usr/bin/python3" } do
+  if run(candidate .. " -c 'import uvloop'") then
+    python = candidate
+    break
+  end
+end
+
 local SERVERS = {
   { name = "limit", command = build .. "/bench-echo-limit" },
   { name = "concur", command = lua .. " bench/echo/concur.lua" },
   { name = "luv", command = lua .. " bench/echo/luv.lua", needs = lua .. " -e 'require \"luv\"'" },
   { name = "cqueues", command = lua .. " bench/echo/cqueues.lua",
     needs = lua .. " -e 'require \"cqueues\"'" },
-  { name = "uvloop protocol", command = "python3 bench/echo/python.py uvloop protocol",
-    needs = "python3 -c 'import uvloop'" },
-  { name = "uvloop streams", command = "python3 bench/echo/python.py uvloop streams",
-    needs = "python3 -c 'import uvloop'" },
+  { name = "uvloop protocol", command = python .. " bench/echo/python.py uvloop protocol",
+    needs = python .. " -c 'import uvloop'" },
+  { name = "uvloop streams", command = python .. " bench/echo/python.py uvloop streams",
+    needs = python .. " -c 'import uvloop'" },
   { name = "node", command = "node bench/echo/node.js", needs = "node -e 0" },
 }
 
@@ -57,10 +70,6 @@ do
   if #rows == 0 then
     rows = ROWS
   end
-end
-
-local function run(command)
-  return (os.execute(command .. " >/dev/null 2>&1")) == true
 end
 
 local function output(command)
