@@ -13,12 +13,15 @@ class Echo(asyncio.Protocol):
 
 
 async def echo(reader, writer):
-    while True:
-        data = await reader.read(65536)
-        if not data:
-            break
-        writer.write(data)
-        await writer.drain()
+    try:
+        while True:
+            data = await reader.read(65536)
+            if not data:
+                break
+            writer.write(data)
+            await writer.drain()
+    except ConnectionError:  # the client ends with answers on their way
+        pass
     writer.close()
 
 
