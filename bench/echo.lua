@@ -129,11 +129,13 @@ local function measure(server, connections, bytes)
   local begun = client:read "l"
   local before = cpu_ns(pid)
   local rate, _, slow = client:read("n", "n", "n")
-  local cpu = cpu_ns(pid) - before
+  local cpu = (cpu_ns(pid) or before) - before
   client:close()
   os.execute(("kill %d"):format(pid))
   pipe:close()
-  assert(begun == "begin" and slow, server.name .. " failed")
+  if begun ~= "begin" or not slow then
+    return nil
+  end
   return { rate = rate, slow_us = slow, cpu_us = cpu / 1000 / (rate * seconds) }
 end
 
@@ -149,24 +151,31 @@ local function report(row, samples)
   print(("\n%s connections of %s bytes"):format(row:match "^(%d+)x(%d+)$"))
   for _, server in ipairs(servers) do
     local ratios, rates, cpus, slow = {}, {}, {}, {}
-    for round, sample in ipairs(samples[server.name]) do
-      local limit = samples.limit[round]
-      ratios[round] = by_cpu and limit.cpu_us / sample.cpu_us or sample.rate / limit.rate
-      rates[round], cpus[round], slow[round] = sample.rate, sample.cpu_us, sample.slow_us
+    for round = 1, rounds do
+      local sample, limit = samples[server.name][round], samples.limit[round]
+      if sample and limit then
+        ratios[#ratios + 1] = by_cpu and limit.cpu_us / sample.cpu_us or sample.rate / limit.rate
+        rates[#rates + 1], cpus[#cpus + 1] = sample.rate, sample.cpu_us
+        slow[#slow + 1] = sample.slow_us
+      end
     end
-    local ratio, low, high = median(ratios)
-    print(("  %-16s %5.2f x limit  (%.2f to %.2f)  %8.0f/s  %6.2f us of cpu  99%% within %.0f us")
-      :format(server.name, ratio, low, high, (median(rates)), (median(cpus)), (median(slow))))
+    if #ratios == 0 then
+      print(("  %-16s FAILED"):format(server.name))
+    else
+      local ratio, low, high = median(ratios)
+      print(("  %-16s %5.2f x limit  (%.2f to %.2f)  %8.0f/s  %6.2f us of cpu  99%% within %.0f us")
+        :format(server.name, ratio, low, high, (median(rates)), (median(cpus)), (median(slow))))
+    end
   end
 end
 
 for _, row in ipairs(rows) do
   local connections, bytes = row:match "^(%d+)x(%d+)$"
   local samples = {}
-  for _ = 1, rounds do
+  for round = 1, rounds do
     for _, server in ipairs(servers) do
       samples[server.name] = samples[server.name] or {}
-      table.insert(samples[server.name], measure(server, connections, bytes))
+      samples[server.name][round] = measure(server, connections, bytes) or false
     end
   end
   report(row, samples)
