@@ -127,10 +127,8 @@ bench-instructions: build ## count instructions per operation: no row may grow
 
 # --- Checking it -----------------------------------------------------------------------------
 
-.PHONY: check lint types docs-check random stress-processes
-check: lint test bench-instructions ## exactly what CI runs: lint, builds, types, specs, instructions
 .PHONY: check lint types docs-check random stress-processes stress-servers
-check: lint test ## exactly what CI runs: lint, warning-free builds, types, specs
+check: lint test bench-instructions ## exactly what CI runs: lint, builds, types, specs, instructions
 
 lint: build ## luacheck, drift of types/, and C without a warning from gcc and clang
 	@scripts/setup lint

@@ -95,8 +95,8 @@ describe("calls that fail in", function()
 
   it("system calls that are interrupted", function()
     for _, body in ipairs { EXCHANGE, SERVER } do
-      faults.fail_cleanly(faults.frame(body, { real = true }), faults.interrupted, { "there is no such error" },
-        { times = { "1", "7" } })
+      faults.fail_cleanly(faults.frame(body, { real = true }), faults.interrupted,
+        { "there is no such error" }, { times = { "1", "7" } })
     end
   end)
 end)
