@@ -40,9 +40,10 @@ typedef struct concur_crash {
 } concur_crash;
 
 /*
- * What a pool's threads do with a call: run it in a Lua state of their own (worker.c), or hand it to
- * a process.  One static instance for each kind of pool.  All else (queue, futures, room, retries,
- * closing) is the same for every kind.
+ * How a pool's calls are run: by its threads, in Lua states of their own (worker.c), or by processes
+ * (process_pool.c), where `run`, `cancel` and `drop_cancel` are NULL, since a host does that (pool.h).
+ * One static instance for each kind of pool.  All else (queue, futures, room, retries, closing) is the
+ * same for every kind.
  */
 typedef struct concur_call_kind {
   /* [pool thread] Runs the call and fills in its outcome and output. */

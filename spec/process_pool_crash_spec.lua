@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
 -- Process pools whose workers crash, are killed at any moment, or lie: every job ends exactly once.
--- CONCUR_KILLS says how many workers the random spec kills (120).
+-- CONCUR_KILLS says how many workers the random spec kills (200).
 
 local children = require "spec.support.children"
 local concur = require "concur"
@@ -9,7 +9,7 @@ local expect = require "spec.support.expect"
 local support = require "spec.support"
 
 local SCALE = support.time_scale
-local KILLS = math.tointeger(os.getenv "CONCUR_KILLS") or 120
+local KILLS = math.tointeger(os.getenv "CONCUR_KILLS") or 200
 
 local function add(a, b)
   return a + b
