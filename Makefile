@@ -108,10 +108,19 @@ install: ## install the rock with luarocks (LUAROCKS_FLAGS=--local, ...)
 clean: ## remove everything that was built
 	rm -rf $(BUILD) concur csrc/*.o
 
-.PHONY: bench bench-instructions bench-echo bench-cores
+.PHONY: bench bench-sweep bench-report bench-instructions bench-echo bench-cores
 bench: build ## compare with the raw limit and with the peers (BENCH="--rounds 9 queue_64")
 	@scripts/setup bench || echo "going on without the missing peers"
 	@$(RUN) CONCUR_BUILD=$(BUILD) CONCUR_LUA=$(LUA) $(LUA) bench/run.lua $(BENCH)
+
+bench-sweep: build ## how cost grows with tasks, timers, queues, connections, jobs and workers
+	@scripts/setup build
+	@$(RUN) CONCUR_BUILD=$(BUILD) CONCUR_LUA=$(LUA) $(LUA) bench/sweep.lua $(BENCH)
+
+bench-report: ## both, and their results into docs/performance.md (on a quiet machine)
+	@$(SUBMAKE) bench
+	@$(SUBMAKE) bench-sweep BENCH=
+	@CONCUR_BUILD=$(BUILD) $(LUA) bench/publish.lua
 
 bench-echo: build ## TCP echo next to libuv in C and the peers (BENCH="--rounds 3 50x64")
 	@scripts/setup bench || echo "going on without the missing peers"

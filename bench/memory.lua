@@ -1,13 +1,11 @@
 -- SPDX-License-Identifier: MIT
--- How much memory things take: lua5.4 bench/memory.lua (from the root, with concur on the path).
+-- How much memory things take: lua5.4 bench/memory.lua [THING] (from the root, with concur on the
+-- path). Each in a process of its own, since much is kept for the next task.
 --
--- Of what lives in Lua's heap: what the heap grows by. Of worker threads: what the process grows by
--- (Linux only).
+-- Of what lives in Lua's heap: what the heap grows by. Of streams and worker threads: what the
+-- process grows by (Linux only).
 
 local concur = require "concur"
-
-local COUNT = 100000
-local WORKERS = 16
 
 local function lua_bytes()
   collectgarbage()
@@ -16,74 +14,93 @@ local function lua_bytes()
 end
 
 local function process_bytes()
+  collectgarbage()
+  collectgarbage()
   local file <close> = assert(io.open "/proc/self/statm")
   local _, pages = file:read("n", "n")
   return pages * 4096
 end
 
--- Makes `count` things, prints what one of them takes by `bytes`, and lets them end.
-local function measure(what, count, bytes, make)
-  local before = bytes()
-  local finish = make(count)
-  print(("%-32s %6d of them, each %7.0f bytes"):format(what, count, (bytes() - before) / count))
-  finish()
-end
-
+-- Spawns tasks, each of which runs to its first wait.
 local function spawn_all(count, body)
   local tasks = {}
   for i = 1, count do
     tasks[i] = concur.spawn(body)
   end
-  concur.sleep(0) -- each runs to its first wait
-  return function()
-    for _, task in ipairs(tasks) do
-      task:cancel()
-    end
-    concur.wait(tasks)
-  end
+  concur.sleep(0)
+  return tasks
 end
 
-concur.run(function()
-  measure("task that has not started", COUNT, lua_bytes, function(count)
+-- By name: what it is called, how many are made, what their memory is counted by, and a function that
+-- makes `count` of them and returns what keeps them.
+local THINGS = {
+  { "unstarted", "task that has not started", 100000, lua_bytes, function(count)
     local tasks = {}
     for i = 1, count do
       tasks[i] = concur.spawn(concur.checkpoint)
     end
-    return function()
-      concur.wait(tasks)
-    end
-  end)
-  measure("task that waits for an event", COUNT, lua_bytes, function(count)
+    return tasks
+  end },
+  { "waiting", "task that waits for an event", 100000, lua_bytes, function(count)
     local event = concur.Event()
     return spawn_all(count, function()
       event:wait()
     end)
-  end)
-  measure("task that sleeps", COUNT, lua_bytes, function(count)
+  end },
+  { "sleeping", "task that sleeps", 100000, lua_bytes, function(count)
     return spawn_all(count, function()
       concur.sleep(3600)
     end)
-  end)
-  measure("future", COUNT, lua_bytes, function(count)
+  end },
+  { "future", "future", 100000, lua_bytes, function(count)
     local futures = {}
     for i = 1, count do
       futures[i] = concur.Future()
     end
-    return function()
-      for _, future in ipairs(futures) do
-        future:cancel()
-      end
+    return futures
+  end },
+  { "timer", "timer (call_later)", 100000, lua_bytes, function(count)
+    local loop, handles = concur.get_event_loop(), {}
+    for i = 1, count do
+      handles[i] = loop:call_later(3600, print)
     end
-  end)
-  measure("worker thread with a Lua state", WORKERS, process_bytes, function(count)
+    return handles
+  end },
+  { "stream", "stream (TCP connection, one end)", 2000, process_bytes, function(count)
+    local streams = {}
+    local listener = assert(concur.net.listen("127.0.0.1", 0))
+    local _, port = listener:address()
+    for i = 1, count, 2 do
+      streams[i] = assert(concur.net.connect("127.0.0.1", port))
+      streams[i + 1] = assert(listener:accept())
+    end
+    return streams
+  end },
+  { "worker", "worker thread with a Lua state", 16, process_bytes, function(count)
     local pool = concur.ThreadPoolExecutor(count)
     local jobs = {}
     for i = 1, count do
       jobs[i] = pool:submit(os.execute, "sleep 0.2") -- so that each needs a thread of its own
     end
     concur.wait(jobs)
-    return function()
-      pool:shutdown()
-    end
+    return pool
+  end },
+}
+
+local function measure(thing)
+  local _, title, count, bytes, make = table.unpack(thing)
+  concur.run(function()
+    local before = bytes()
+    local things = make(count)
+    print(("%-34s %6d of them, each %7.0f bytes"):format(title, count, (bytes() - before) / count))
+    os.exit(things and 0 or 1, false) -- nothing of it need end in order
   end)
-end)
+end
+
+for _, thing in ipairs(THINGS) do
+  if arg[1] == thing[1] then
+    measure(thing)
+  elseif not arg[1] then
+    os.execute(("%s bench/memory.lua %s"):format(os.getenv "CONCUR_LUA" or "lua5.4", thing[1]))
+  end
+end

@@ -317,5 +317,6 @@ write_file(options.json, json.encode {
 } .. "\n")
 local base = options.json:gsub("%.json$", "")
 write_file(base .. ".svg", chart.draw(results))
-write_file(base .. ".md", report.markdown(results, compared))
+write_file(base .. ".md", report.heading(machine, present, options) .. "\n\n"
+  .. report.markdown(results, compared))
 os.exit(any_failed and 1 or 0)

@@ -105,6 +105,25 @@ function report.print_summary(results, names)
   end
 end
 
+---On what was measured, and how; for a document.
+---@param machine table
+---@param present table<string, string> implementation to version
+---@param options {rounds: integer, seconds: number}
+---@return string
+function report.heading(machine, present, options)
+  local versions = {}
+  for _, name in ipairs(peers.order) do
+    if present[name] and name ~= "concur" and name ~= "limit" and name ~= "wrap" then
+      versions[#versions + 1] = peers.titles[name] .. " " .. present[name]:gsub("%s+$", "")
+    end
+  end
+  return ("%s processors (%s), %s, %s, libuv %s, %s; %s. %d rounds of %g seconds, on %s.\nThe first "
+    .. "column is concur's time, the others are multiples of it: 3 means three times as slow.")
+    :format(machine.processors, machine.processor, machine.system, present.limit, machine.libuv,
+      machine.compiler, table.concat(versions, ", "), options.rounds, options.seconds,
+      machine.date:sub(1, 10))
+end
+
 ---The summary as a table for a document, with the goals spelled out.
 ---@param results table[]
 ---@param names string[] implementations
