@@ -160,6 +160,7 @@ build = {
         "csrc/task_pool.c",
         "csrc/terminal.c",
         "csrc/thread_pool.c",
+        "csrc/trace.c",
         "csrc/transfer.c",
         "csrc/udp.c",
         "csrc/udp_io.c",

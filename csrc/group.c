@@ -73,7 +73,7 @@ void concur_group_child_failed(lua_State *co, concur_runtime *runtime, concur_bo
   record_error(co, runtime, traceback + 1, group, traceback - 1, traceback, traceback + 2);
   lua_settop(co, traceback);
   body->task->future.retrieved = true;
-  concur_scope_cancel(runtime->scheduler, group->scope);
+  concur_scope_cancel(group->scope);
 }
 
 void concur_group_child_lost(concur_scheduler *scheduler, concur_group *group) {
@@ -106,7 +106,7 @@ void concur_group_child_ended(lua_State *L, concur_body *body) {
 static bool group_abort(concur_fiber *fiber) {
   concur_group *group = fiber->target;
   if (!fiber->is_task && fiber->scheduler->interruption != CONCUR_NOT_INTERRUPTED) {
-    concur_scope_cancel(fiber->scheduler, group->scope);
+    concur_scope_cancel(group->scope);
   }
   return false;
 }
@@ -122,7 +122,7 @@ static void group_orphan(lua_State *L, concur_scope *scope) {
   concur_group *group = scope->data;
   concur_scheduler *scheduler = group->owner->scheduler;
   for (concur_node *node = scope->children.next; node != &scope->children; node = node->next) {
-    concur_scope_cancel(scheduler, concur_container_of(node, concur_scope, sibling));
+    concur_scope_cancel(concur_container_of(node, concur_scope, sibling));
   }
   group->owner = NULL;
   group->scope = NULL;
@@ -189,7 +189,7 @@ static int body_done(lua_State *L, int status, lua_KContext context) {
       record_error(L, runtime, 1, group, traceback - 1, traceback, 0);
       lua_settop(L, traceback - 1);
     }
-    concur_scope_cancel(fiber->scheduler, group->scope);
+    concur_scope_cancel(group->scope);
   }
   return group_join(L, fiber);
 }

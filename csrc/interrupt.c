@@ -46,10 +46,9 @@ static void on_hook(lua_State *L, lua_Debug *activation);
 
 /* Raises the call's Cancelled in L.  [in the hook] */
 static void raise_cancelled(lua_State *L, concur_worker *worker) {
-  concur_scheduler *scheduler = worker->runtime->scheduler;
   worker->worn = true;
   luaL_checkstack(L, LUA_MINSTACK, NULL);
-  concur_scope_cancel(scheduler, worker->scope);
+  concur_scope_cancel(worker->scope);
   concur_scope_push_cancelled(L, worker->runtime, worker->scope);
   lua_error(L);
 }

@@ -14,7 +14,7 @@ static void cancel_rest(concur_join *join) {
   if (join->cancelling) return;
   join->cancelling = true;
   concur_scheduler *scheduler = join->fiber->scheduler;
-  concur_scope_cancel(scheduler, join->scope);
+  concur_scope_cancel(join->scope);
   for (int i = 0; i < join->watched; i++) {
     concur_future *future = join->entries[i].future;
     if (!concur_future_settled(future)) {

@@ -225,8 +225,7 @@ bool concur_scope_leave(lua_State *L, concur_fiber *fiber, concur_scope *scope) 
 
 /* ---- requests ---- */
 
-void concur_scope_cancel(concur_scheduler *scheduler, concur_scope *scope) {
-  (void)scheduler;
+void concur_scope_cancel(concur_scope *scope) {
   if (scope->cancel_called) return;
   scope->cancel_called = true;
   scope_refresh(scope);
@@ -242,14 +241,14 @@ void concur_scope_cancel_with(lua_State *L, concur_scheduler *scheduler, concur_
     lua_pop(L, 1);
     scope->has_reason = true;
   }
-  concur_scope_cancel(scheduler, scope);
+  concur_scope_cancel(scope);
 }
 
 static void on_deadline(concur_timer *timer, void *context) {
-  concur_loop *loop = context;
+  (void)context;
   concur_scope *scope = concur_container_of(timer, concur_scope, timer);
   if (!scope->cancel_called) scope->timed_out = true;
-  concur_scope_cancel(loop->runtime->scheduler, scope);
+  concur_scope_cancel(scope);
 }
 
 void concur_scope_set_deadline(lua_State *L, concur_scheduler *scheduler, concur_scope *scope,
@@ -261,15 +260,14 @@ void concur_scope_set_deadline(lua_State *L, concur_scheduler *scheduler, concur
   if (scope->cancel_called || deadline_ns == CONCUR_NEVER) return;
   if (deadline_ns <= concur_loop_now(loop)) {
     scope->timed_out = true;
-    concur_scope_cancel(scheduler, scope);
+    concur_scope_cancel(scope);
     return;
   }
   scope->timer.fire = on_deadline;
   concur_loop_start_timer(loop, &scope->timer, deadline_ns);
 }
 
-void concur_scope_set_shield(concur_scheduler *scheduler, concur_scope *scope, bool shield) {
-  (void)scheduler;
+void concur_scope_set_shield(concur_scope *scope, bool shield) {
   if (scope->shield == shield) return;
   scope->shield = shield;
   scope_refresh(scope);

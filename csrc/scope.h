@@ -93,7 +93,7 @@ void concur_scope_abandon_all(lua_State *L, struct concur_fiber *fiber);
 void concur_scope_drop(lua_State *L, struct concur_scheduler *scheduler, concur_scope *scope);
 
 /* Requests cancellation; the first request wins.  Never raises. */
-void concur_scope_cancel(struct concur_scheduler *scheduler, concur_scope *scope);
+void concur_scope_cancel(concur_scope *scope);
 
 /* The same with the reason at stack index `reason` (0 or nil: none).  Raises before any change. */
 void concur_scope_cancel_with(lua_State *L, struct concur_scheduler *scheduler,
@@ -104,7 +104,7 @@ void concur_scope_cancel_with(lua_State *L, struct concur_scheduler *scheduler,
 void concur_scope_set_deadline(lua_State *L, struct concur_scheduler *scheduler,
                                concur_scope *scope, uint64_t deadline_ns);
 
-void concur_scope_set_shield(struct concur_scheduler *scheduler, concur_scope *scope, bool shield);
+void concur_scope_set_shield(concur_scope *scope, bool shield);
 
 /* The outermost cancelled scope that reaches this one; NULL when none does. */
 concur_scope *concur_scope_outermost_cancelled(concur_scope *scope);

@@ -202,7 +202,7 @@ static int l_cancel_scope(lua_State *L) {
   if (!concur_loop_reserve_timer(scheduler->loop)) return luaL_error(L, "not enough memory");
   concur_scope *scope = concur_scope_enter_with_handle(L, fiber, handle);
   scope->mode = MODE_SCOPE;
-  if (shield) concur_scope_set_shield(scheduler, scope, true);
+  if (shield) concur_scope_set_shield(scope, true);
   concur_scope_set_deadline(L, scheduler, scope, deadline_ns);
   return scope_run(L, scope);
 }
@@ -228,7 +228,7 @@ static int l_shield(lua_State *L) {
   scope->mode = MODE_SHIELD;
   lua_pushinteger(L, (lua_Integer)scope->id);
   lua_replace(L, 1);
-  concur_scope_set_shield(fiber->scheduler, scope, true);
+  concur_scope_set_shield(scope, true);
   return scope_run(L, scope);
 }
 
@@ -303,10 +303,9 @@ static int l_scope_deadline(lua_State *L) {
 }
 
 static int l_scope_shield(lua_State *L) {
-  concur_runtime *runtime = concur_runtime_of(L);
   if (!lua_isnoneornil(L, 2)) {
     luaL_checktype(L, 2, LUA_TBOOLEAN);
-    concur_scope_set_shield(runtime->scheduler, check_live_scope(L), lua_toboolean(L, 2));
+    concur_scope_set_shield(check_live_scope(L), lua_toboolean(L, 2));
   }
   lua_pushboolean(L, check_live_scope(L)->shield);
   return 1;

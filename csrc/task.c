@@ -99,7 +99,7 @@ concur_task *concur_task_spawn(lua_State *L, concur_runtime *runtime, int count,
   body->arguments = count;
   task->body = body;
   task->id = ++scheduler->next_task_id;
-  if (scheduler->teardown) concur_scope_cancel(scheduler, &body->own);
+  if (scheduler->teardown) concur_scope_cancel(&body->own);
   lua_pushvalue(L, -1);
   concur_anchor_set(L, runtime, body->slot);
   concur_list_append(&scheduler->tasks, &body->link);
@@ -288,7 +288,7 @@ static void task_run(concur_loop *loop, concur_ready *ready) {
 bool concur_task_cancel(concur_task *task) {
   if (task->body == NULL) return false;
   task->future.cancel_requested = true;
-  concur_scope_cancel(task->body->fiber.scheduler, &task->body->own);
+  concur_scope_cancel(&task->body->own);
   return true;
 }
 

@@ -93,7 +93,7 @@ static void worker_listen(concur_worker *worker) {
   if (scheduler->loop == NULL || worker->call == NULL) return;
   if (concur_thread_set_mailbox(worker->thread, scheduler->loop->mailbox) &&
       worker->scope != NULL) {
-    concur_scope_cancel(scheduler, worker->scope);
+    concur_scope_cancel(worker->scope);
   }
 }
 
@@ -107,7 +107,7 @@ void concur_worker_on_cancel(concur_mail *mail, void *owner) {
   concur_loop *loop = owner;
   concur_worker *worker = loop->runtime->worker;
   if (worker != NULL && worker->call == call && worker->scope != NULL) {
-    concur_scope_cancel(worker->runtime->scheduler, worker->scope);
+    concur_scope_cancel(worker->scope);
   }
   concur_job_release(&call->job);
 }
