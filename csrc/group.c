@@ -76,9 +76,9 @@ void concur_group_child_failed(lua_State *co, concur_runtime *runtime, concur_bo
   concur_scope_cancel(group->scope);
 }
 
-void concur_group_child_lost(concur_scheduler *scheduler, concur_group *group) {
+void concur_group_child_lost(concur_group *group) {
   group->out_of_memory = true;
-  if (group->owner != NULL) concur_scope_cancel(scheduler, group->scope);
+  if (group->owner != NULL) concur_scope_cancel(group->scope);
 }
 
 /* ---- joining ---- */

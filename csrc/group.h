@@ -31,7 +31,7 @@ void concur_group_child_failed(lua_State *co, concur_runtime *runtime, concur_bo
 
 /* The child failed and its error cannot be recorded for want of memory: cancels the group, which will
    say so.  Never raises. */
-void concur_group_child_lost(concur_scheduler *scheduler, concur_group *group);
+void concur_group_child_lost(concur_group *group);
 
 /* The child has ended, however.  Never raises. */
 void concur_group_child_ended(lua_State *L, concur_body *body);

@@ -50,7 +50,7 @@ void concur_body_break(lua_State *L, concur_body *body, const char *message) {
   lua_pushlightuserdata(L, &end);
   if (lua_pcall(L, 1, 0, 0) != LUA_OK) {
     lua_pop(L, 1);
-    if (body->group != NULL) concur_group_child_lost(scheduler, body->group);
+    if (body->group != NULL) concur_group_child_lost(body->group);
     concur_future_settle(&body->task->future, CONCUR_FAILED);
   }
   concur_body_retire(L, body);
