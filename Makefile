@@ -276,6 +276,9 @@ shuffled: $(TEST_BUILDS)
 	  echo "seed $$seed: $$(grep successes $(BUILD)/shuffle.log)"; \
 	done
 
+soaked: $(MODULE) $(TESTHOST)
+	$(RUN) CONCUR_BUILD=$(BUILD) $(ASAN_ENV) $(TESTHOST) spec/soak.lua $(MINUTES) $(CONCUR_SEED)
+
 analyzed: $(SOURCES:csrc/%.c=$(BUILD)/analyzed/%.gcc) $(SOURCES:csrc/%.c=$(BUILD)/analyzed/%.tidy)
 
 ANALYZE_FLAGS = $(filter-out $(CC),$(COMPILE)) -include scripts/analyze.h -DANALYZING_$*

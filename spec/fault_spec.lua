@@ -145,4 +145,41 @@ describe("calls that fail in", function()
       assert(sum == 10 and count == 4)
     end)
   ]])
+
+  scenario("streams", { "memory", "descriptors", "interrupted" }, { real = true }, [[
+    concur.run(function()
+      local net = concur.net
+      local listener = assert(net.listen("127.0.0.1", 0))
+      local _ <close> = listener
+      local _, port = listener:address()
+      local server = concur.spawn(function()
+        local stream <close> = assert(listener:accept())
+        for line in stream:lines() do
+          if not stream:write(line, "\n", ("x"):rep(70000), "\n") then return end
+        end
+      end)
+      local ok, e = pcall(concur.timeout, 10, function()
+        local stream <close> = assert(net.connect("127.0.0.1", port))
+        for i = 1, 3 do
+          assert(stream:write("line ", i, "\n"))
+          assert(assert(stream:read()) == "line " .. i)
+          assert(#assert(stream:read()) == 70000)
+        end
+      end)
+      server:cancel()
+      concur.wait { server }
+      if not ok then
+        -- What was refused may be the other side's: then this one sees the end, or nothing.
+        local cause = server:state() == "failed" and server:exception() or e
+        error(server:state() == "failed" and cause or "not enough memory for: " .. tostring(e), 0)
+      end
+    end)
+  ]])
+
+  scenario("a child process", { "memory", "descriptors" }, { real = true }, [[
+    concur.run(function()
+      local result = assert(concur.process.run { "cat", input = ("y"):rep(100000) })
+      assert(result.code == 0 and #result.stdout == 100000)
+    end)
+  ]])
 end)

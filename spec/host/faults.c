@@ -10,6 +10,7 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
 #include <stddef.h>
@@ -26,7 +27,18 @@ static atomic_bool armed;
 static fault_plan current; /* written only while not armed */
 static atomic_int_fast64_t calls, failed;
 
+/* What a forked child does before it becomes another program is not under test: libuv aborts there. */
+static void disarm(void) {
+  atomic_store(&armed, false);
+}
+
+static void watch_forks(void) {
+  (void)pthread_atfork(NULL, NULL, disarm);
+}
+
 void faults_begin(const fault_plan *plan) {
+  static pthread_once_t once = PTHREAD_ONCE_INIT;
+  (void)pthread_once(&once, watch_forks);
   current = *plan;
   atomic_store(&calls, 0);
   atomic_store(&failed, 0);

@@ -16,6 +16,7 @@ return {
     "a capacity limiter with a smaller total waits until enough have been given back",
   },
   channel = {
+    "a channel between threads lets the other tasks go on while one waits",
     "a channel within one state makes a sender wait while it is full, in order",
   },
   clock = {
@@ -30,6 +31,9 @@ return {
   },
   executor = {
     "a pool with queue_size serves waiting tasks in order, and loses nothing when some are cancelled",
+    "pool:map cancels its queued jobs when it is left early",
+    "shutting down lets other tasks go on",
+    "to_thread lets the loop go on",
   },
   future = {
     "add_done_callback calls in the order in which they were added",
@@ -95,5 +99,8 @@ return {
   },
   udp = {
     "several tasks at one socket receive each datagram once, in their order",
+  },
+  wait = {
+    "as_completed works at top level, outside any loop",
   },
 }
