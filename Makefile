@@ -137,7 +137,7 @@ bench-instructions: build ## count instructions per operation: no row may grow
 # --- Checking it -----------------------------------------------------------------------------
 
 .PHONY: check lint types docs-check random stress-processes stress-servers
-check: lint test bench-instructions ## exactly what CI runs: lint, builds, types, specs, instructions
+check: lint test bench-instructions fuzz-brief ## exactly what CI runs
 
 lint: build ## luacheck, drift of types/, and C without a warning from gcc and clang
 	@scripts/setup lint
@@ -227,12 +227,20 @@ coverage: ## line and branch coverage of the C core (build/coverage/index.html)
 	@$(SUBMAKE) covered BUILD=$(BUILD)/coverage CFLAGS="-O0 -g" SANITIZE=--coverage \
 	  LDFLAGS=-Wl,--exclude-libs,libgcov.a
 
-.PHONY: fuzz fuzz-c fuzz-lua
+.PHONY: fuzz fuzz-brief fuzz-c fuzz-lua
 fuzz: ## random bytes for the decoder, random calls of the API (FUZZ_SECONDS=600 for each)
 	@scripts/setup build sanitizers fuzz
 	@$(SUBMAKE) fuzz-c BUILD=$(BUILD)/fuzz CC=clang CFLAGS="-O1 -g" \
 	  SANITIZE="-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all"
 	@$(SUBMAKE) fuzz-lua $(ASAN_BUILD)
+
+# A minute in all, without installing anything.
+fuzz-brief: $(MODULE) $(TESTHOST)
+	$(RUN) $(TESTHOST) fuzz/api_fuzz.lua --seconds 20
+	@if command -v clang >/dev/null; then \
+	  $(SUBMAKE) fuzz-c BUILD=$(BUILD)/fuzz CC=clang CFLAGS="-O1 -g" FUZZ_SECONDS=13 \
+	    SANITIZE="-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all"; \
+	else echo "clang is not installed: only the API was fuzzed"; fi
 
 # One program for each fuzz/x_fuzz.c. What it finds new goes to build/fuzz/corpus/x.
 FUZZERS := $(patsubst fuzz/%_fuzz.c,%,$(wildcard fuzz/*_fuzz.c))
