@@ -118,7 +118,7 @@ function report.heading(machine, present, options)
     end
   end
   return ("%s processors (%s), %s, %s, libuv %s, %s; %s. %d rounds of %g seconds, on %s.\nThe "
-    .. "first column is concur's time, the others are multiples of it: 3 means three times as slow.")
+    .. "first column is concur's time, the others are multiples of it: 3 is three times as slow.")
     :format(machine.processors, machine.processor, machine.system, present.limit, machine.libuv,
       machine.compiler, table.concat(versions, ", "), options.rounds, options.seconds,
       machine.date:sub(1, 10))
