@@ -431,6 +431,11 @@ static bool take_outcome(concur_child *child, concur_call *call, const concur_fr
     concur_message_free(body);
     return false;
   }
+  if (outcome == CONCUR_CALL_BROKEN) { /* init has failed in a later state of the worker */
+    concur_process_pool_init_failed(child->pool, body);
+    call->output = concur_worker_settings_cause(call->settings); /* the pool's, whatever it is */
+    return true;
+  }
   if ((frame->detail & CONCUR_FRAME_INLINE) == 0) {
     call->output = body;
     return true;

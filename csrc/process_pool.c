@@ -62,9 +62,14 @@ static void refuse_queue(concur_process_pool *pool) {
   }
 }
 
-/* Takes the cause, which may be NULL.  What runs goes on. */
+/* Takes the cause, which may be NULL.  What runs goes on.  The first cause counts, also when there was
+   no memory for it: `crashed` says what it is. */
 static void pool_break(concur_process_pool *pool, concur_message *cause, bool crashed) {
-  if (!atomic_load(&pool->settings->broken)) pool->settings->crashed = crashed;
+  if (atomic_load(&pool->settings->broken)) {
+    concur_message_free(cause);
+    return;
+  }
+  pool->settings->crashed = crashed;
   concur_worker_settings_break(pool->settings, cause);
 }
 

@@ -381,9 +381,16 @@ static int l_leave(lua_State *L) {
 
 /* Argument: the limit. */
 static int l_memory_text(lua_State *L) {
-  lua_pushfstring(L, "not enough memory: the worker's state has reached max_memory (%f bytes)",
-                  lua_tonumber(L, 1));
+  lua_pushfstring(L, "not enough memory: the worker's state has reached max_memory (%I bytes)",
+                  (LUAI_UACINT)lua_tointeger(L, 1));
   return 1;
+}
+
+/* True if the error on top of the stack comes from the limit.  That the limit was hit says nothing:
+   the collector, or the job itself, may have coped with it. */
+static bool is_limit_error(lua_State *L, const concur_worker *worker) {
+  return worker->memory.hit_limit && lua_type(L, -1) == LUA_TSTRING &&
+         strstr(lua_tostring(L, -1), "not enough memory") != NULL;
 }
 
 /* The error of the call is on top of the stack; popped. */
@@ -400,10 +407,10 @@ static void call_failed(concur_worker *worker, concur_call *call) {
   call->outcome = CONCUR_CALL_ERROR;
   size_t limit = worker->memory.limit;
   worker->memory.limit = 0; /* the report must not fail for the same reason */
-  if (worker->memory.hit_limit && lua_type(L, -1) == LUA_TSTRING) {
+  if (is_limit_error(L, worker)) {
     lua_pop(L, 1);
     lua_pushcfunction(L, l_memory_text);
-    lua_pushnumber(L, (lua_Number)limit);
+    lua_pushinteger(L, (lua_Integer)limit);
     (void)lua_pcall(L, 1, 1, 0);
   }
   call->output = take_error(L);
