@@ -287,7 +287,7 @@ static bool is_fault(int number) {
 }
 
 static const char *refusal(int number) {
-  if (number == 0) return "there is no such signal on this system";
+  if (number == 0) return "there is no such signal on this system; names are like 'SIGTERM'";
   if (is_fault(number)) return "it means an error in the program, which cannot go on";
 #ifndef _WIN32
   if (number == SIGKILL || number == SIGSTOP) return "no program can receive it";

@@ -144,6 +144,7 @@ describe("net.connect and net.listen", function()
     assert.equal("connect", err.call)
     expect_code("ECONNREFUSED", "[::1]:" .. port, net.connect("::1", port))
     local listener <close>, used = listen()
+    assert(net.connect("127.0.0.1", tostring(used))):close() -- from a text
     expect_code("EADDRINUSE", "127.0.0.1:" .. used, net.listen("127.0.0.1", used))
     expect_code("EADDRNOTAVAIL", "192.0.2.1:0", net.listen("192.0.2.1", 0))
     expect_code("ENOENT", "/nowhere/at/all", net.listen { path = "/nowhere/at/all" })
@@ -151,10 +152,12 @@ describe("net.connect and net.listen", function()
   end)
 
   it("refuse wrong arguments and unknown options, and name them", function()
-    expect.message("bad argument #1 (host expected, got nil)", net.connect)
-    expect.message("bad argument #2 (port expected, got nil)", net.connect, "127.0.0.1")
-    expect.message("bad argument #2 (port expected, got 65536)", net.listen, "127.0.0.1", 65536)
-    expect.message("bad argument #2 (port expected, got 1.5)", net.listen, "127.0.0.1", 1.5)
+    expect.message("bad argument #1 to 'connect' (host expected, got nil)", net.connect)
+    expect.message("bad argument #2 to 'connect' (port expected, got nil)", net.connect, "127.0.0.1")
+    expect.message("bad argument #2 to 'listen' (port expected, got 65536)", net.listen,
+      "127.0.0.1", 65536)
+    expect.message("bad argument #2 to 'listen' (port expected, got 1.5)", net.listen,
+      "127.0.0.1", 1.5)
     expect.message("unknown option 'tiemout'", net.connect, "127.0.0.1", 1, { tiemout = 1 })
     expect.message("unknown option 'limit'", net.listen, "127.0.0.1", 1, { limit = 1 })
     expect.message("option 'nodelay' must be a boolean", net.connect, "127.0.0.1", 1,
@@ -164,6 +167,33 @@ describe("net.connect and net.listen", function()
     expect.message("the path is too long", net.connect, { path = ("x"):rep(200) })
     expect.message("keepalive must be", net.connect, "127.0.0.1", 1, { keepalive = "x" })
     expect.message("options expected, got number", net.listen, "127.0.0.1", 1, 2)
+    expect.message("bad argument #1 to 'listen_fd' (not a descriptor)", net.listen_fd, "3")
+  end)
+
+  it("name the line that has called them with wrong arguments", function()
+    for _, call in ipairs {
+      "net.connect()", "net.connect('127.0.0.1')", "net.connect('127.0.0.1', 1, { a = 1 })",
+      "net.listen(80)", "net.listen { a = 1 }", "net.serve()", "net.serve(print, 80)",
+      "net.serve(print, '127.0.0.1', 0, { a = 1 })", "net.from_fd 'x'", "net.listen_fd(-1)",
+    } do
+      local name = call:match "^net%.([%w_]+)"
+      local program = assert(load("local net = ...\nlocal _ = " .. call, "=script"))
+      local ok, message = pcall(program, net)
+      assert.is_false(ok)
+      local place = ("script:2: bad argument #%%d to '%s'"):format(name)
+      assert.equal(1, tostring(message):find(place), message)
+    end
+  end)
+
+  it("leave what is no IP number to the resolver", function()
+    for _, host in ipairs { "127.0.0.1:80", "http://127.0.0.1", "http://[::1]:80/" } do
+      local asked
+      local stream, err = net.connect(host, 80, { resolver = function(name)
+        asked = name
+        return nil, "unknown"
+      end })
+      assert.same({ nil, "unknown", host }, { stream, err, asked })
+    end
   end)
 
   it("connect from a local address and port", function()

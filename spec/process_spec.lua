@@ -451,6 +451,10 @@ describe("process.spawn", function()
       assert.is_nil(ok)
       assert.equal("ESRCH", err.code)
       expect.message("signal 'SIGNAL': there is no such signal", child.kill, child, "SIGNAL")
+      for _, method in ipairs { "pid", "wait", "waiting", "status", "kill", "close" } do
+        expect.message(("to '%s' (process expected, got nil; is it called with a colon?)"):format(
+          method), child[method])
+      end
       expect.message("name or number of a signal expected", child.kill, child, {})
       expect.message("there is no signal 65", child.kill, child, 65)
     end)

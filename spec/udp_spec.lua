@@ -209,9 +209,10 @@ describe("net.udp", function()
       { "unknown option 'family'", one.set, one, { family = "inet" } },
       { "option 'broadcast': boolean expected", one.set, one, { broadcast = 1 } },
       { "string expected", one.send_to, one, {}, "127.0.0.1", 1 },
-      { "string expected", one.send_to, one, "x", nil, 1 },
-      { "port out of range", one.send_to, one, "x", "127.0.0.1", 65536 },
-      { "number expected", one.send_to, one, "x", "127.0.0.1" },
+      { "#2 to 'send_to' (host expected, got nil)", one.send_to, one, "x", nil, 1 },
+      { "#3 to 'send_to' (port expected, got 65536)", one.send_to, one, "x", "127.0.0.1", 65536 },
+      { "#3 to 'send_to' (port expected, got nil)", one.send_to, one, "x", "127.0.0.1" },
+      { "#1 to 'connect' (host expected, got number)", one.connect, one, 80 },
       { "must not be negative", one.recv_from, one, -1 },
       { "concur.Udp expected", one.recv_from, io.stdout },
     }

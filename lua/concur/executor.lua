@@ -23,8 +23,15 @@ local CLOSE_GRACE = 2 -- seconds that jobs get to stop when a pool is closed in 
 local KILLED_AFTER = 5 -- seconds that the system may take to end a process that got KILL
 local FORCE_AFTER = 0.1 -- seconds that a job gets to see its token before it is interrupted
 
+local SOURCE = debug.getinfo(1, "S").source
+
+-- Raises where the user called this file.
 local function argument_error(position, name, message)
-  error(("bad argument #%d to '%s' (%s)"):format(position, name, message), 3)
+  local level = 2
+  while (debug.getinfo(level, "S") or {}).source == SOURCE do
+    level = level + 1
+  end
+  error(("bad argument #%d to '%s' (%s)"):format(position, name, message), level)
 end
 
 -- Checks a table of options against {name = type}; nil is an empty table.

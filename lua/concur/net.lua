@@ -27,54 +27,73 @@ local LISTEN_OPTIONS = {
   path = "string", backlog = "number", reuseport = "boolean", ipv6only = "boolean",
   nodelay = "boolean", keepalive = "any", family = "string", resolver = "function",
 }
+local ACCEPT_OPTIONS = { nodelay = "boolean", keepalive = "any" }
 local SERVE_OPTIONS = { limit = "number", grace = "number", on_error = "function",
   on_listen = "function" }
 
--- Raises, at the caller of the caller, when the options are not a table, or one of them is unknown
--- or of a wrong type.
-local function check_options(options, argument, ...)
+local SOURCE = debug.getinfo(1, "S").source
+
+-- Raises where the user called this file.
+local function argument_error(position, name, text, ...)
+  local level = 2
+  while (debug.getinfo(level, "S") or {}).source == SOURCE do
+    level = level + 1
+  end
+  error(("bad argument #%d to '%s' (%s)"):format(position, name, text:format(...)), level)
+end
+
+-- Raises when the options are not a table, or one of them is unknown or of a wrong type.
+local function check_options(name, options, position, ...)
   if options == nil then
     return {}
   elseif type(options) ~= "table" then
-    error(("bad argument #%d (options expected, got %s)"):format(argument, type(options)), 3)
+    argument_error(position, name, "options expected, got %s", type(options))
   end
-  for name, value in pairs(options) do
+  for key, value in pairs(options) do
     local expected
     for _, known in ipairs { ... } do
-      expected = expected or known[name]
+      expected = expected or known[key]
     end
     if not expected then
-      error(("bad argument #%d (unknown option '%s')"):format(argument, tostring(name)), 3)
+      argument_error(position, name, "unknown option '%s'", tostring(key))
     elseif expected ~= "any" and type(value) ~= expected then
-      error(("bad argument #%d (option '%s' must be a %s, not a %s)"):format(argument, name,
-        expected, type(value)), 3)
+      argument_error(position, name, "option '%s' must be a %s, not a %s", key, expected,
+        type(value))
     end
   end
   return options
 end
 
-local function check_host(host, port)
+local function check_host(name, position, host, port)
+  local number = math.tointeger(tonumber(port)) -- "80" as well, from an address in a text
   if type(host) ~= "string" then
-    error(("bad argument #1 (host expected, got %s)"):format(type(host)), 3)
-  elseif not math.tointeger(port) or port < 0 or port > 65535 then
-    error(("bad argument #2 (port expected, got %s)"):format(tostring(port)), 3)
+    argument_error(position, name, "host expected, got %s", type(host))
+  elseif not number or number < 0 or number > 65535 then
+    argument_error(position + 1, name, "port expected, got %s", tostring(port))
   end
-  return math.tointeger(port)
+  return number
 end
 
--- `function(host, port, options)` or `function{path=...}`: host (nil for a path), port, options.
-local function check_target(host, port, options, ...)
+local function check_descriptor(name, fd)
+  if math.type(fd) ~= "integer" or fd < 0 then
+    argument_error(1, name, "not a descriptor")
+  end
+end
+
+-- `name(host, port, options)` or `name{path=...}`, the host being the argument at `position`:
+-- host (nil for a path), port, options.
+local function check_target(name, position, host, port, options, ...)
   if type(host) == "table" then
-    options = check_options(host, 1, ...)
+    options = check_options(name, host, position, ...)
     if not options.path then
-      error("bad argument #1 (option 'path' is missing)", 3)
+      argument_error(position, name, "option 'path' is missing")
     end
     return nil, nil, options
   end
-  port = check_host(host, port)
-  options = check_options(options, 3, ...)
+  port = check_host(name, position, host, port)
+  options = check_options(name, options, position + 2, ...)
   if options.path then
-    error("bad argument #3 (option 'path' goes without a host: {path=...})", 3)
+    argument_error(position + 2, name, "option 'path' goes without a host: {path=...}")
   end
   return host, port, options
 end
@@ -83,13 +102,14 @@ end
 -- Names
 -- ---------------------------------------------------------------------------------------------
 
+-- What is neither is a name, for the resolver to know or not: "127.0.0.1:80", "http://[::1]".
 local function ip_family(host)
-  if host:find ":" then
+  if host:find "^[%x:.]*:[%x.]*:[%x:.]*$" or host:find "^[%x:.]*:[%x.]*:[%x:.]*%%[^/]+$" then
     return "inet6"
   elseif host:find "^%d+%.%d+%.%d+%.%d+$" then
     return "inet"
   end
-  return nil -- a name
+  return nil
 end
 
 -- The addresses of a host, in the order in which to try them; or nil, err.
@@ -210,7 +230,7 @@ end
 ---@return concur.Stream? stream
 ---@return concur.Error? error `OSError`, with the address in its message
 function net.connect(host, port, options)
-  host, port, options = check_target(host, port, options, CONNECT_OPTIONS)
+  host, port, options = check_target("connect", 1, host, port, options, CONNECT_OPTIONS)
   if not host then
     return connect_path(options.path)
   end
@@ -266,7 +286,7 @@ end
 ---@return concur.Listener? listener
 ---@return concur.Error? error `OSError` (`EADDRINUSE`, `EACCES`, ...), with the address in its message
 function net.listen(host, port, options)
-  return listen_at(check_target(host, port, options, LISTEN_OPTIONS))
+  return listen_at(check_target("listen", 1, host, port, options, LISTEN_OPTIONS))
 end
 
 -- ---------------------------------------------------------------------------------------------
@@ -433,12 +453,17 @@ end
 ---@return concur.Error? error it could not listen
 function net.serve(handler, host, port, options)
   if not callable(handler) then
-    error(("bad argument #1 (handler expected, got %s)"):format(type(handler)), 2)
+    argument_error(1, "serve", "handler expected, got %s", type(handler))
   end
   if type(host) == "userdata" then
-    options = check_options(port, 3, SERVE_OPTIONS)
+    options = check_options("serve", port, 3, SERVE_OPTIONS)
   else
-    host, port, options = check_target(host, port, options, LISTEN_OPTIONS, SERVE_OPTIONS)
+    host, port, options = check_target("serve", 2, host, port, options, LISTEN_OPTIONS,
+      SERVE_OPTIONS)
+  end
+  if options.limit and not (options.limit >= 1) then
+    argument_error(type(host) == "string" and 4 or type(host) == "userdata" and 3 or 2, "serve",
+      "option 'limit' must be at least 1")
   end
   local listener, err = host
   if type(host) ~= "userdata" then
@@ -476,6 +501,7 @@ end
 ---@return concur.Stream?
 ---@return concur.Error? error `OSError`: not a pipe or stream socket, not open
 function net.from_fd(fd)
+  check_descriptor("from_fd", fd)
   return core.stream_from_fd(fd)
 end
 
@@ -486,7 +512,8 @@ end
 ---@return concur.Listener?
 ---@return concur.Error? error
 function net.listen_fd(fd, options)
-  return core.listen_fd(fd, check_options(options, 2, { nodelay = "boolean", keepalive = "any" }))
+  check_descriptor("listen_fd", fd)
+  return core.listen_fd(fd, check_options("listen_fd", options, 2, ACCEPT_OPTIONS))
 end
 
 ---Waits until a descriptor that somebody else reads and writes is ready: a descriptor, a Lua file, or

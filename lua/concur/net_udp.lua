@@ -37,8 +37,23 @@ local function family_of(socket)
   return host and (host:find(":", 1, true) and "inet6" or "inet") or nil
 end
 
+-- The C functions would count the socket as an argument, and name this file as the place.
+local function check_target(name, position, host, port)
+  local number = math.tointeger(tonumber(port))
+  if type(host) ~= "string" then
+    error(("bad argument #%d to '%s' (host expected, got %s)"):format(position, name, type(host)), 3)
+  elseif not number or number < 0 or number > 65535 then
+    error(("bad argument #%d to '%s' (port expected, got %s)"):format(position + 1, name,
+      tostring(port)), 3)
+  end
+end
+
 function methods.send_to(socket, data, host, port)
-  if type(host) ~= "string" or is_number(host) then
+  if type(data) ~= "string" and type(data) ~= "number" then
+    error(("bad argument #1 to 'send_to' (string expected, got %s)"):format(type(data)), 2)
+  end
+  check_target("send_to", 2, host, port)
+  if is_number(host) then
     return send_to(socket, data, host, port)
   end
   local number, err = number_of(host, family_of(socket))
@@ -49,7 +64,10 @@ function methods.send_to(socket, data, host, port)
 end
 
 function methods.connect(socket, host, port)
-  if type(host) ~= "string" or is_number(host) then
+  if host ~= nil then
+    check_target("connect", 1, host, port)
+  end
+  if host == nil or is_number(host) then
     return connect(socket, host, port)
   end
   local number, err = number_of(host, family_of(socket))
@@ -84,10 +102,10 @@ end
 -- concur.net.udp; documented there.
 function M.udp(host, port, options)
   options = check_options(options)
-  port = port == nil and 0 or port
+  port = port == nil and 0 or math.tointeger(tonumber(port)) or port
   if host ~= nil and type(host) ~= "string" then
     error(("bad argument #1 to 'udp' (host expected, got %s)"):format(type(host)), 2)
-  elseif not math.tointeger(port) or port < 0 or port > 65535 then
+  elseif math.type(port) ~= "integer" or port < 0 or port > 65535 then
     error(("bad argument #2 to 'udp' (port expected, got %s)"):format(tostring(port)), 2)
   end
   if host == nil or host == "*" then
@@ -97,7 +115,7 @@ function M.udp(host, port, options)
   if not number then
     return nil, err
   end
-  return core.udp(number, math.tointeger(port), options)
+  return core.udp(number, port, options)
 end
 
 return M

@@ -284,15 +284,25 @@ local function signal_number(signal)
   end
   local number = core.signal_number(signal)
   if not number then
-    argument_error("kill", "signal '%s': there is no such signal on this system", signal)
+    argument_error("kill", "signal '%s': there is no such signal on this system; names are like "
+      .. "'SIGTERM'", signal)
   end
   return number
+end
+
+-- The C part of a process object; raises when there is none: process.kill(...) instead of a colon.
+local function child_of(self, name)
+  local child = type(self) == "table" and self._child
+  if not child then
+    argument_error(name, "process expected, got %s; is it called with a colon?", type(self))
+  end
+  return child
 end
 
 ---The process id. After the end of the process it may belong to another one.
 ---@return integer
 function Process:pid()
-  return self._child:pid()
+  return child_of(self, "pid"):pid()
 end
 
 ---Waits until the process has ended. This reads nothing: a child that writes more than a pipe holds
@@ -301,13 +311,13 @@ end
 ---@return integer? code its exit code, 0 to 255; nil when a signal ended it
 ---@return string? signal the name of the signal that ended it
 function Process:wait()
-  return self._child:wait()
+  return child_of(self, "wait"):wait()
 end
 
 ---An arm for `concur.select` that waits until the process has ended; its results are those of `wait`.
 ---@return concur.Arm
 function Process:waiting()
-  return self._child:waiting()
+  return child_of(self, "waiting"):waiting()
 end
 
 ---Whether it still runs, as far as the loop has noticed. Never suspends.
@@ -315,7 +325,7 @@ end
 ---@return integer? code as from `wait`
 ---@return string? signal
 function Process:status()
-  local state, code, signal = self._child:state()
+  local state, code, signal = child_of(self, "status"):state()
   return state == "running" and state or "ended", code, signal
 end
 
@@ -324,7 +334,8 @@ end
 ---@return true?
 ---@return concur.Error? err `OSError`: `ESRCH` when it has ended
 function Process:kill(signal)
-  return self._child:kill(signal == nil and signal_number "SIGTERM" or signal_number(signal))
+  local child = child_of(self, "kill")
+  return child:kill(signal == nil and signal_number "SIGTERM" or signal_number(signal))
 end
 
 ---Ends the process, if it still runs, and closes its streams: TERM, after the grace time KILL, to
@@ -337,7 +348,7 @@ function Process:close(grace)
   if grace ~= nil and (type(grace) ~= "number" or grace ~= grace) then
     argument_error("close", "seconds expected, got %s", tostring(grace))
   end
-  self._child:ask_to_end(grace)
+  child_of(self, "close"):ask_to_end(grace)
   if self.stdin then
     self.stdin:close(0)
   end
