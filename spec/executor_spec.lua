@@ -205,6 +205,7 @@ describe("ThreadPoolExecutor", function()
     assert.truthy(message(pool.options, pool, { names = "x" }):find "unknown option 'names'")
     assert.truthy(message(pool.options, pool, { retry = -1 }):find "'retry'")
     assert.truthy(message(pool.shutdown, pool, { wiat = true }):find "unknown option 'wiat'")
+    assert.truthy(message(pool.shutdown):find "#1 to 'shutdown' %(pool expected, got nil")
     for _, call in ipairs { "map(print)", "map(print, {}, { a = 1 })", "shutdown { a = 1 }" } do
       local program = assert(load("local pool = ...\nlocal _ = pool:" .. call, "=script"))
       assert.equal(1, message(program, pool):find "script:2: bad argument") -- the user's line

@@ -153,7 +153,8 @@ describe("net.connect and net.listen", function()
 
   it("refuse wrong arguments and unknown options, and name them", function()
     expect.message("bad argument #1 to 'connect' (host expected, got nil)", net.connect)
-    expect.message("bad argument #2 to 'connect' (port expected, got nil)", net.connect, "127.0.0.1")
+    expect.message("bad argument #2 to 'connect' (port expected, got nil)", net.connect,
+      "127.0.0.1")
     expect.message("bad argument #2 to 'listen' (port expected, got 65536)", net.listen,
       "127.0.0.1", 65536)
     expect.message("bad argument #2 to 'listen' (port expected, got 1.5)", net.listen,

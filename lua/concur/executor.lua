@@ -123,6 +123,10 @@ local SHUTDOWN_OPTIONS = { wait = "boolean", cancel_pending = "boolean", grace =
 function ThreadPoolExecutor:shutdown(options) end
 ]]
 function methods:shutdown(options)
+  if type(self) ~= "userdata" then
+    argument_error(1, "shutdown", "pool expected, got " .. type(self)
+      .. "; is it called with a colon?")
+  end
   options = check_options(1, "shutdown", options, SHUTDOWN_OPTIONS)
   core.pool_close(self, options.cancel_pending == true)
   if options.wait == false then

@@ -461,7 +461,7 @@ function net.serve(handler, host, port, options)
     host, port, options = check_target("serve", 2, host, port, options, LISTEN_OPTIONS,
       SERVE_OPTIONS)
   end
-  if options.limit and not (options.limit >= 1) then
+  if options.limit and (options.limit < 1 or options.limit ~= options.limit) then
     argument_error(type(host) == "string" and 4 or type(host) == "userdata" and 3 or 2, "serve",
       "option 'limit' must be at least 1")
   end

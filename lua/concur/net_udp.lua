@@ -41,7 +41,8 @@ end
 local function check_target(name, position, host, port)
   local number = math.tointeger(tonumber(port))
   if type(host) ~= "string" then
-    error(("bad argument #%d to '%s' (host expected, got %s)"):format(position, name, type(host)), 3)
+    error(("bad argument #%d to '%s' (host expected, got %s)"):format(position, name,
+      type(host)), 3)
   elseif not number or number < 0 or number > 65535 then
     error(("bad argument #%d to '%s' (port expected, got %s)"):format(position + 1, name,
       tostring(port)), 3)
