@@ -159,6 +159,7 @@ struct concur_worker_settings {
   uint32_t preload_count;
   uint32_t max_jobs;          /* jobs that one state runs; 0: no limit */
   size_t max_memory;          /* bytes that one state may hold; 0: no limit */
+  size_t message_limit;       /* concur.transfer_limit of the workers' states; 0: left alone */
   concur_shared_pool *shared; /* one reference */
   uv_mutex_t mutex;
   concur_message *cause; /* owned, guarded: why init failed, or a concur_crash; NULL: neither */

@@ -19,6 +19,9 @@
 /* How long a worker may live after its end of the link was closed. */
 #define LEAVE_NS UINT64_C(2000000000)
 
+/* A result of so many bytes is accepted, however low the limit is: errors must come through. */
+static const size_t LEAST_LIMIT = 1024 * 1024;
+
 /* Pieces of stderr taken at once when a worker has ended: its children may go on writing. */
 enum { LAST_READS = 64 };
 
@@ -216,7 +219,8 @@ concur_child *concur_child_start(concur_process_pool *pool, int *error) {
   child->idle_since_ns = uv_hrtime();
   child->leave_by_ns = CONCUR_NEVER;
   concur_list_init(&child->outgoing);
-  concur_frame_parser_init(&child->parser, command->limit);
+  size_t limit = command->limit > LEAST_LIMIT ? command->limit : LEAST_LIMIT;
+  concur_frame_parser_init(&child->parser, limit);
   *error = child_open(child);
   if (*error != 0) {
     concur_child_release(child);

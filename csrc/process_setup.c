@@ -36,7 +36,7 @@ concur_message *concur_process_setup_new(const concur_worker_settings *settings,
 
 concur_worker_settings *concur_process_setup_read(const concur_message *setup,
                                                   const concur_call_kind *kind,
-                                                  concur_shared_pool *shared, size_t *limit) {
+                                                  concur_shared_pool *shared) {
   setup_header header;
   if (setup == NULL || setup->size < sizeof header) return NULL;
   memcpy(&header, setup->bytes, sizeof header);
@@ -49,7 +49,7 @@ concur_worker_settings *concur_process_setup_read(const concur_message *setup,
   }
   concur_worker_settings *settings = concur_worker_settings_new(kind, (const char *)name, shared);
   if (settings == NULL) return NULL;
-  *limit = (size_t)header.limit;
+  settings->message_limit = (size_t)header.limit;
   settings->max_memory = (size_t)header.max_memory;
   settings->environment = concur_message_from_bytes(environment, header.environment_size);
   if (header.init_size > 0) settings->init = concur_message_from_bytes(init, header.init_size);

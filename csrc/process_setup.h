@@ -10,13 +10,13 @@
 
 #pragma GCC visibility push(hidden)
 
-/* [pool] NULL when out of memory.  `limit`: bytes of one message, both ways. */
+/* [pool] NULL when out of memory.  `limit`: bytes of one result. */
 concur_message *concur_process_setup_new(const concur_worker_settings *settings, size_t limit);
 
 /* [worker] New settings of that kind; NULL when out of memory, or when the message is none. */
 concur_worker_settings *concur_process_setup_read(const concur_message *setup,
                                                   const concur_call_kind *kind,
-                                                  concur_shared_pool *shared, size_t *limit);
+                                                  concur_shared_pool *shared);
 
 #pragma GCC visibility pop
 

@@ -32,9 +32,11 @@ enum {
   SPIN_NS = 20000, /* how long it looks for the next job before it sleeps */
   SPIN_MISSES = 3, /* spins in vain before it rests */
   SPIN_REST = 32,  /* sleeps without spinning first */
-  SPIN_CLOCK_INTERVAL = 16,
-  FIRST_LIMIT = 64 * 1024 * 1024 /* of the SETUP frame, which brings the limit of the others */
+  SPIN_CLOCK_INTERVAL = 16
 };
+
+/* Of a frame from the pool, whose state has checked how large it may be: what a message can hold. */
+static const size_t frame_limit = UINT32_MAX;
 
 typedef struct process_worker {
   concur_link link;
@@ -238,12 +240,10 @@ static void run_job(process_worker *worker, const concur_frame *given) {
 /* Makes the Lua state that the jobs will run in. */
 static void set_up(process_worker *worker) {
   concur_message *setup = concur_frame_take_body(&worker->parser);
-  size_t limit = 0;
   if (worker->settings != NULL) leave();
-  worker->settings = concur_process_setup_read(setup, &calls, worker->shared, &limit);
+  worker->settings = concur_process_setup_read(setup, &calls, worker->shared);
   concur_message_free(setup);
   if (worker->settings == NULL) leave_without_memory();
-  worker->parser.limit = limit;
   concur_frame frame = {.kind = CONCUR_FRAME_READY};
   if (concur_worker_prepare(worker->settings, &worker->thread)) {
     send_frame(worker, &frame, NULL);
@@ -292,7 +292,7 @@ static process_worker *worker_new(concur_shared_pool *shared) {
   worker->thread.pool = worker->pool;
   worker->thread.number = (uint32_t)getpid();
   worker->may_spin = concur_platform_cpu_count() > 1;
-  concur_frame_parser_init(&worker->parser, FIRST_LIMIT);
+  concur_frame_parser_init(&worker->parser, frame_limit);
   return worker;
 }
 

@@ -129,6 +129,8 @@ static int l_bootstrap(lua_State *L) {
   worker->runtime->loop_made = on_loop_made;
   replace_functions(L, worker);
   concur_interrupt_open(L, worker);
+  size_t limit = worker->settings->message_limit;
+  if (limit != 0) concur_transfer_set_limit(L, limit);
   concur_environment_apply(L, worker->settings);
   return 0;
 }

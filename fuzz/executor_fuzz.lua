@@ -400,7 +400,7 @@ local function program(seed)
     error(("seed %d: %s"):format(seed, tostring(e)), 0)
   end
   local took = concur.now() - begin
-  if took > 15 then error(("seed %d took %.1f s"):format(seed, took), 0) end
+  if took > 60 then error(("seed %d took %.1f s"):format(seed, took), 0) end
   if maybe(10) then core.close() end
 end
 
