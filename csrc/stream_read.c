@@ -29,6 +29,15 @@ static void wake_reader(concur_stream *stream, concur_outcome outcome) {
   concur_fiber_wake(fiber, outcome);
 }
 
+/* The task that reads.  One whose coroutine was tampered with does not read any more: what it looked
+   for may be collected, so it is woken to find that out, and nobody reads. */
+static concur_fiber *reader_of(concur_stream *stream) {
+  if (stream->reader != NULL && !concur_fiber_intact(stream->reader)) {
+    wake_reader(stream, CONCUR_OUTCOME_VALUE);
+  }
+  return stream->reader;
+}
+
 static bool abort_read(concur_fiber *fiber) {
   reader_leave(fiber->target);
   return true;
@@ -109,7 +118,7 @@ static void on_read(uv_stream_t *uv, ssize_t count, const uv_buf_t *buffer) {
     return;
   }
   size_t size = (size_t)count;
-  if (stream->reader != NULL && stream->direct && stream->in.size == 0 &&
+  if (reader_of(stream) != NULL && stream->direct && stream->in.size == 0 &&
       deliver(stream, buffer->base, size)) {
     return;
   }
@@ -118,7 +127,7 @@ static void on_read(uv_stream_t *uv, ssize_t count, const uv_buf_t *buffer) {
     end_reading(stream, UV_ENOMEM);
     return;
   }
-  if (stream->reader != NULL && reader_served(stream)) {
+  if (reader_of(stream) != NULL && reader_served(stream)) {
     wake_reader(stream, CONCUR_OUTCOME_VALUE);
   }
   if (stream->reader == NULL && stream->in.size >= stream->in_high) pause_reading(stream);
@@ -176,7 +185,7 @@ static concur_scan_end look(concur_stream *stream, concur_scan *scan, size_t fro
 /* Parks until `scan` finds something behind `from` bytes; start_reading was true. */
 static int read_park(lua_State *L, concur_fiber *fiber, concur_stream *stream,
                      const concur_scan *scan, size_t from, concur_resume resume) {
-  if (stream->reader != NULL) {
+  if (reader_of(stream) != NULL) {
     return concur_error_raise(L, fiber->scheduler->runtime, "InvalidState",
                               "another task is reading from the stream");
   }
