@@ -84,12 +84,16 @@ static void read_local(lua_State *L, const concur_address *to, concur_address *f
   bool address = lua_getfield(L, 3, "local_address") != LUA_TNIL;
   bool port = lua_getfield(L, 3, "local_port") != LUA_TNIL;
   if (address || port) {
-    bool is_ip6 = to->storage.ss_family == AF_INET6;
-    if (!address) lua_pushstring(L, is_ip6 ? "::" : "0.0.0.0");
-    else lua_pushvalue(L, -2);
-    if (!port) lua_pushinteger(L, 0);
-    else lua_pushvalue(L, -2);
-    concur_socket_check_address(L, lua_gettop(L) - 1, from);
+    int is_port = 1;
+    lua_Integer number = port ? lua_tointegerx(L, -1, &is_port) : 0;
+    size_t length;
+    if (!address) lua_pushstring(L, to->storage.ss_family == AF_INET6 ? "::" : "0.0.0.0");
+    const char *host = lua_tolstring(L, address ? -2 : -1, &length);
+    luaL_argcheck(L, is_port && number >= 0 && number <= UINT16_MAX, 3,
+                  "option 'local_port' is not a port");
+    luaL_argcheck(L, host != NULL && strlen(host) == length &&
+                         concur_address_parse(from, host, (int)number) == 0,
+                  3, "option 'local_address' is not an IP address");
   }
   lua_settop(L, 3);
 }

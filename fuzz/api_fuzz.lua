@@ -33,12 +33,14 @@ end
 local random = math.random
 local budget    -- calls that this program may still make
 local bag       -- values that its calls may use
+local opened    -- weak: objects of its, that might have to be closed
 local threads   -- coroutines it came across, its own and those of tasks
 local depth = 0 -- of calls inside each other
 
 -- Objects of one program are forgotten now and then, so that the collector has something to do.
 local function keep(value)
   if value ~= nil then bag[random(40)] = value end
+  if type(value) == "userdata" then opened[value] = true end
 end
 
 local act -- does something; below
@@ -479,15 +481,16 @@ local function furnish()
   bag[37] = concur.net.listen("127.0.0.1", 0)
   bag[38] = concur.net.udp("127.0.0.1", 0)
   bag[39] = concur.signal.receive "SIGCONT"
+  for i = 35, 39 do opened[bag[i]] = true end
 end
 
 -- Ends what waits for the network: nothing may come from there any more, and that is no deadlock.
-local function end_waits(top)
+local function end_waits()
   local ends = 0
   local function strike()
     for _, task in ipairs(concur.all_tasks()) do pcall(task.kill, task) end
+    for object in pairs(opened) do pcall(function() object:close(0) end) end
     ends = ends + 1
-    if top and ends == 1 then concur.signal.raise "SIGINT" end -- a second one would be final
     if ends < 5 then core.call_later(0.05, strike) end
   end
   core.call_later(0.2, strike)
@@ -495,7 +498,7 @@ end
 
 -- The main function of a run: works until nothing is left to do.
 local function main()
-  end_waits(false)
+  end_waits()
   for _ = 1, random(8) do keep(concur.spawn(body())) end
   for _ = 1, random(30) do act() end
 end
@@ -504,6 +507,7 @@ local function program(seed)
   math.randomseed(seed)
   collectors[random(#collectors)]()
   budget, bag, threads, depth = 300, {}, {}, 0
+  opened = setmetatable({}, { __mode = "k" })
   local arm = rawget(_G, "arm")
   if arm then arm() end -- in the test host: from here on memory may run short
   -- No concur object that an error message shows may print itself to the terminal.
@@ -516,7 +520,7 @@ local function program(seed)
     if random(4) > 1 then
       pcall(concur.run, main)
     else
-      pcall(end_waits, true)
+      pcall(end_waits)
       pcall(acts, 20)
       pcall(core.close)
     end

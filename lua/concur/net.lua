@@ -31,6 +31,14 @@ local ACCEPT_OPTIONS = { nodelay = "boolean", keepalive = "any" }
 local SERVE_OPTIONS = { limit = "number", grace = "number", on_error = "function",
   on_listen = "function" }
 
+-- What a value must be, besides its type; NaN is none of it.
+local CHECKS = {
+  family = function(value) return value == "inet" or value == "inet6", "'inet' or 'inet6'" end,
+  limit = function(value) return value >= 1, "at least 1" end,
+  grace = function(value) return value == value, "a number of seconds" end,
+  attempt_delay = function(value) return value == value, "a number of seconds" end,
+}
+
 local SOURCE = debug.getinfo(1, "S").source
 
 -- Raises where the user called this file.
@@ -59,6 +67,12 @@ local function check_options(name, options, position, ...)
     elseif expected ~= "any" and type(value) ~= expected then
       argument_error(position, name, "option '%s' must be a %s, not a %s", key, expected,
         type(value))
+    elseif CHECKS[key] then
+      local ok, wanted = CHECKS[key](value)
+      if not ok then
+        argument_error(position, name, "option '%s' must be %s, not %s", key, wanted,
+          tostring(value))
+      end
     end
   end
   return options
@@ -428,6 +442,10 @@ local function accept_loop(handler, listener, handlers, options)
   end
 end
 
+local function is_listener(value)
+  return type(value) == "userdata" and getmetatable(value) == "concur.Listener"
+end
+
 local function callable(value)
   local metatable = debug.getmetatable(value)
   return type(value) == "function" or (metatable and metatable.__call) ~= nil
@@ -455,18 +473,15 @@ function net.serve(handler, host, port, options)
   if not callable(handler) then
     argument_error(1, "serve", "handler expected, got %s", type(handler))
   end
-  if type(host) == "userdata" then
+  if is_listener(host) then
     options = check_options("serve", port, 3, SERVE_OPTIONS)
   else
     host, port, options = check_target("serve", 2, host, port, options, LISTEN_OPTIONS,
       SERVE_OPTIONS)
   end
-  if options.limit and (options.limit < 1 or options.limit ~= options.limit) then
-    argument_error(type(host) == "string" and 4 or type(host) == "userdata" and 3 or 2, "serve",
-      "option 'limit' must be at least 1")
-  end
-  local listener, err = host
-  if type(host) ~= "userdata" then
+  local listener = host
+  if not is_listener(host) then
+    local err
     listener, err = listen_at(host, port, options)
     if not listener then
       return nil, err

@@ -84,11 +84,23 @@ local function fetch(self, deadline)
   return data
 end
 
+-- Puts what was taken back, behind the prefix in `parts`: a call that is cancelled has taken nothing.
+local Undo = {}
+
+function Undo:__close(err)
+  if err ~= nil then
+    local client = self.client
+    client.buffer = table.concat(self.parts, "", 2) .. client.buffer:sub(client.position)
+    client.position = 1
+  end
+end
+
 -- Makes sure that something is in the buffer; nil and the reason if that is impossible.
-local function fill(self, deadline)
+local function fill(self, parts, deadline)
   if buffered(self) > 0 then
     return true
   end
+  local _ <close> = parts[2] and setmetatable({ client = self, parts = parts }, Undo) or nil
   local data, err = fetch(self, deadline)
   if not data then
     return nil, err
@@ -104,11 +116,11 @@ local function take(self, count)
   return self.buffer:sub(from, self.position - 1)
 end
 
--- Each of these appends to `parts` and returns nil, or the error.
+-- Each of these appends what it takes to `parts` and returns nil, or the error.
 
 local function receive_count(self, parts, count, deadline)
   repeat
-    local ok, err = fill(self, deadline)
+    local ok, err = fill(self, parts, deadline)
     if not ok then
       return err
     end
@@ -120,15 +132,13 @@ end
 
 local function receive_line(self, parts, deadline)
   while true do
-    local ok, err = fill(self, deadline)
+    local ok, err = fill(self, parts, deadline)
     if not ok then
       return err
     end
     local newline = self.buffer:find("\n", self.position, true)
-    local part = take(self, newline and newline - self.position or buffered(self))
-    parts[#parts + 1] = part:gsub("\r", "")
+    parts[#parts + 1] = take(self, newline and newline - self.position + 1 or buffered(self))
     if newline then
-      self.position = newline + 1
       return nil
     end
   end
@@ -137,7 +147,7 @@ end
 local function receive_all(self, parts, deadline)
   local some = false
   while true do
-    local ok, err = fill(self, deadline)
+    local ok, err = fill(self, parts, deadline)
     if not ok then
       return (err ~= "closed" or not some) and err or nil
     end
@@ -155,7 +165,7 @@ function TCP:receive(pattern, prefix)
   end
   prefix = prefix and tostring(prefix) or ""
   pattern = pattern == nil and "*l" or pattern
-  local parts, err = { prefix }, nil
+  local parts, err, is_line = { prefix }, nil, false
   local number = tonumber(pattern)
   if number then
     if number < 0 then
@@ -168,16 +178,19 @@ function TCP:receive(pattern, prefix)
   elseif type(pattern) ~= "string" then
     error(("bad argument #2 to 'receive' (string expected, got %s)"):format(type(pattern)), 2)
   elseif pattern:find "^%*l" then
+    is_line = true
     err = receive_line(self, parts, deadline)
   elseif pattern:find "^%*a" then
     err = receive_all(self, parts, deadline)
   else
     error("bad argument #2 to 'receive' (invalid receive pattern)", 2)
   end
+  local text = table.concat(parts, "", 2)
+  text = prefix .. (is_line and text:gsub("[\r\n]", "") or text)
   if err then
-    return nil, err, table.concat(parts)
+    return nil, err, text
   end
-  return table.concat(parts), nil, nil
+  return text, nil, nil
 end
 
 -- `client:dirty()`: something was read ahead.
@@ -287,6 +300,9 @@ local function connect_now(self, host, port, options)
   local stream, err = net.connect(host, port, options)
   if not stream then
     return nil, common.words(err)
+  elseif self.closed then -- by another task, meanwhile
+    stream:close(0)
+    return nil, "closed"
   end
   become_client(self, stream)
   return true
