@@ -31,6 +31,7 @@ do
 end
 
 local random = math.random
+local seed      -- of the program that runs
 local budget    -- calls that this program may still make
 local bag       -- values that its calls may use
 local opened    -- weak: objects of its, that might have to be closed
@@ -485,25 +486,25 @@ local function furnish()
 end
 
 -- Ends what waits for the network: nothing may come from there any more, and that is no deadlock.
-local function end_waits()
-  local ends = 0
+local function end_waits(program_seed)
   local function strike()
+    if seed ~= program_seed then return end
     for _, task in ipairs(concur.all_tasks()) do pcall(task.kill, task) end
     for object in pairs(opened) do pcall(function() object:close(0) end) end
-    ends = ends + 1
-    if ends < 5 then core.call_later(0.05, strike) end
+    core.call_later(0.05, strike)
   end
   core.call_later(0.2, strike)
 end
 
 -- The main function of a run: works until nothing is left to do.
 local function main()
-  end_waits()
+  end_waits(seed)
   for _ = 1, random(8) do keep(concur.spawn(body())) end
   for _ = 1, random(30) do act() end
 end
 
-local function program(seed)
+local function program(its_seed)
+  seed = its_seed
   math.randomseed(seed)
   collectors[random(#collectors)]()
   budget, bag, threads, depth = 300, {}, {}, 0
@@ -520,7 +521,7 @@ local function program(seed)
     if random(4) > 1 then
       pcall(concur.run, main)
     else
-      pcall(end_waits)
+      pcall(end_waits, seed)
       pcall(acts, 20)
       pcall(core.close)
     end
@@ -537,9 +538,9 @@ end
 io.stdout:setvbuf "no"
 local start, count = os.time(), 0
 while count < options.programs and os.time() - start < options.seconds do
-  local seed = options.seed + count
-  if options.verbose then print(os.time() - start, "seed " .. seed) end -- the last line says which one died
-  program(seed)
+  local next_seed = options.seed + count
+  if options.verbose then print(os.time() - start, "seed " .. next_seed) end -- the last line says which one died
+  program(next_seed)
   count = count + 1
 end
 print(("%d programs, seeds %d to %d"):format(count, options.seed, options.seed + count - 1))
