@@ -257,6 +257,7 @@ $(BUILD)/%_fuzz: fuzz/%_fuzz.c $(OBJECTS)
 fuzz-lua: $(MODULE) $(TESTHOST)
 	$(RUN) $(ASAN_ENV) $(TESTHOST) fuzz/api_fuzz.lua --seconds $(FUZZ_SECONDS)
 	$(RUN) $(ASAN_ENV) $(TESTHOST) fuzz/executor_fuzz.lua --seconds $(FUZZ_SECONDS) --processes 1
+	$(RUN) $(ASAN_ENV) $(TESTHOST) fuzz/api_fuzz.lua --seconds $(FUZZ_SECONDS) --network
 
 # Helpers of the targets above.
 .PHONY: objects sanitized shuffled soaked analyzed covered specs

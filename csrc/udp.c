@@ -191,11 +191,12 @@ static void udp_close(concur_udp *self) {
 static int descriptor_new(lua_State *L, const concur_address *address, int *fd) {
   int family = address->storage.ss_family;
   int on = 1;
-  *fd = socket(family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-  if (*fd < 0) return concur_udp_last_error();
+  /* First what may call a metamethod, and so raise. */
   bool reuseaddr = lua_istable(L, 3) && lua_getfield(L, 3, "reuseaddr") && lua_toboolean(L, -1);
   bool reuseport = lua_istable(L, 3) && lua_getfield(L, 3, "reuseport") && lua_toboolean(L, -1);
   int only = lua_istable(L, 3) && lua_getfield(L, 3, "ipv6only") && lua_toboolean(L, -1);
+  *fd = socket(family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  if (*fd < 0) return concur_udp_last_error();
   bool ok =
       (!reuseaddr || setsockopt(*fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0) &&
       (!reuseport || setsockopt(*fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on) == 0) &&

@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- Random calls of the public API, in every place that code can run in.
 --
---   lua fuzz/api_fuzz.lua [--seconds N] [--seed N] [--programs N] [--verbose]
+--   lua fuzz/api_fuzz.lua [--seconds N] [--seed N] [--programs N] [--verbose] [--network]
 --
 -- No Lua program, however wrong, may crash the process or hang it for good.  Each program has a seed
 -- of its own, printed before it starts: `--seed N --programs 1` runs just that one again.  It makes
@@ -13,13 +13,14 @@ local concur = require "concur"
 local core = require "concur.core"
 local errors = require "concur.errors"
 
-local options = { seconds = 2, seed = os.time(), programs = math.huge, verbose = false }
+local options = { seconds = 2, seed = os.time(), programs = math.huge, verbose = false,
+  network = false }
 do
   local i = 1
   while arg[i] do
     local name = arg[i]:match "^%-%-(%a+)$"
-    if name == "verbose" then
-      options.verbose = true
+    if name == "verbose" or name == "network" then
+      options[name] = true
     elseif name and options[name] and tonumber(arg[i + 1]) then
       i = i + 1
       options[name] = math.tointeger(tonumber(arg[i])) or tonumber(arg[i])
@@ -31,14 +32,17 @@ do
 end
 
 local random = math.random
+local seed      -- of the program that runs
 local budget    -- calls that this program may still make
 local bag       -- values that its calls may use
+local opened    -- weak: objects of its, that might have to be closed
 local threads   -- coroutines it came across, its own and those of tasks
 local depth = 0 -- of calls inside each other
 
 -- Objects of one program are forgotten now and then, so that the collector has something to do.
 local function keep(value)
   if value ~= nil then bag[random(40)] = value end
+  if type(value) == "userdata" then opened[value] = true end
 end
 
 local act -- does something; below
@@ -226,6 +230,136 @@ local methods = {
   "try_recv",
 }
 
+-- ---- streams, sockets, processes, signals ----
+
+local WORDS = { "l", "L", "n", "a", "*l", 0, 1, 5, 70000 }
+local SIGNALS = { "SIGWINCH", "SIGCONT" } -- they end nothing when nobody takes them
+local COMMANDS = { { "true" }, { "cat" }, { "sleep", "9" }, { "sh", "-c", "echo a; echo b >&2" } }
+
+local function text()
+  local size = random(4) == 1 and 100000 or 8
+  return string.rep(random(2) == 1 and "7 \n" or "ab", random(0, size))
+end
+
+local function formats()
+  if random(3) == 1 then return end
+  return WORDS[random(#WORDS)], random(3) == 1 and WORDS[random(#WORDS)] or nil
+end
+
+-- The address of something that was made here, or of nothing.
+local function address()
+  local object = bag[random(40)]
+  local ok, host, port = pcall(function() return object:address() end)
+  if ok and type(port) == "number" then return host, port end
+  if random(8) == 1 then return "localhost", 9 end
+  return "127.0.0.1", 9
+end
+
+local function command()
+  local made = { grace = random(3) == 1 and 0 or nil, input = random(3) == 1 and text() or nil }
+  for i, word in ipairs(COMMANDS[random(#COMMANDS)]) do made[i] = word end
+  return made
+end
+
+local io_arguments = {
+  read = formats,
+  lines = formats,
+  read_some = function() return random(2) == 1 and random(100) or nil end,
+  read_until = function()
+    return ("ba"):rep(random(1, 40)) .. random(9), random(2) == 1 and 90 or nil
+  end,
+  read_into = function() return any(), random(3) end,
+  write = function() return text(), random(3) == 1 and random() or nil end,
+  setvbuf = function() return random(2) == 1 and "no" or "full" end,
+  water_marks = function() return { read_high = random(100), write_high = random(100) } end,
+  limit = function() return random(3) == 1 and random(200) or nil end,
+  close = function() return random(3) > 1 and 0 or random() / 10 end,
+  send_to = function() return text():sub(1, 900), address() end,
+  connect = address,
+  recv_from = function() return random(0, 100) end,
+}
+
+local io_methods = {
+  "read", "read", "lines", "read_some", "read_until", "read_until", "read_into", "write", "write",
+  "write", "flush", "shutdown", "setvbuf", "water_marks", "limit", "buffered", "close", "closed",
+  "detach", "fd", "peer_address", "local_address", "nodelay", "keepalive", "accept", "accept",
+  "address", "send_to", "send_to", "send", "connect", "recv_from", "recv_from", "receiving",
+  "set", "join", "leave", "wait", "waiting", "status", "kill", "pid",
+}
+
+local makers = {
+  function()
+    local one, other = concur.net.socketpair()
+    keep(one)
+    return other
+  end,
+  function() return concur.net.listen("127.0.0.1", 0, { backlog = 2 }) end,
+  function() return concur.net.connect(address()) end,
+  function()
+    return concur.net.connect("name", 9, { attempt_delay = random() / 50, resolver = function()
+      local found = {}
+      for i = 1, random(3) do
+        local host, port = address()
+        found[i] = { address = host == "localhost" and "127.0.0.1" or host, port = port,
+          family = random(2) == 1 and "inet" or "inet6" }
+      end
+      acts(1)
+      return found
+    end })
+  end,
+  function() return concur.net.udp("127.0.0.1", 0) end,
+  function() return concur.net.wait_fd(any(), ({ "r", "w", "rw" })[random(3)], random() / 10) end,
+  function() return concur.net.wait_fd(any():fd()) end,
+  function()
+    return concur.dns.resolve(({ "localhost", "127.0.0.1", "::1", "a.invalid." })[random(4)])
+  end,
+  function() return concur.dns.reverse "127.0.0.1" end,
+  function()
+    return concur.net.serve(body(), "127.0.0.1", 0, { limit = random(2), grace = 0,
+      on_listen = function(listener)
+        keep(listener)
+        acts(1)
+      end, on_error = body() })
+  end,
+  function() return (concur.signal.receive(SIGNALS[random(2)])) end,
+  function() return concur.signal.receive(SIGNALS[1], SIGNALS[2]) end,
+  function()
+    local name = SIGNALS[random(2)]
+    local receiver <close> = concur.signal.receive(name)
+    concur.signal.raise(name)
+    return receiver()
+  end,
+  function() return any():receiving() end,
+  function() return any():waiting() end,
+  function() return random(4) == 1 and concur.process.spawn(command()) or nil end,
+  function() return random(4) == 1 and concur.process.run(command()) or nil end,
+  function()
+    local socket = require "concur.compat.socket"
+    local client = socket.tcp()
+    client:settimeout(random() / 10)
+    client:connect(address())
+    return client
+  end,
+  function() return concur.SharedBuffer and concur.SharedBuffer(random(50)) end,
+}
+
+local function call_maker()
+  keep(makers[random(#makers)]())
+end
+
+local function call_io()
+  local object = any()
+  local name = io_methods[random(#io_methods)]
+  local make = random(8) > 1 and io_arguments[name] or some_arguments
+  -- No signal but TERM, no descriptor of a stranger.
+  if name == "kill" then return keep(object[name](object)) end
+  local result = object[name](object, make())
+  if name == "detach" and math.type(result) == "integer" then
+    result = concur.net.from_fd(result)
+  end
+  keep(result)
+end
+
 local metamethods = { "__gc", "__close", "__tostring", "__call", "__index", "__concat", "__eq" }
 
 local function call_function()
@@ -308,6 +442,12 @@ local kinds = {
   abuse_thread, odd_place,
 }
 
+-- Streams, sockets, processes and signals: some programs of these only end by force.
+if options.network then
+  for _ = 1, 4 do kinds[#kinds + 1] = call_io end
+  for _ = 1, 2 do kinds[#kinds + 1] = call_maker end
+end
+
 -- Has a finalizer run at the next allocation, in the middle of whatever comes next.
 local function interrupt()
   local run = function() acts(3) end
@@ -348,18 +488,55 @@ local function furnish()
     core.ParkingLot(), core.watch {}, concur.Channel(1), concur.async(body()),
   }
   for i, value in ipairs(made) do bag[i * 2] = value end
+  if not options.network then return end
+  local one, other = concur.net.socketpair()
+  bag[35], bag[36] = one, other
+  bag[37] = concur.net.listen("127.0.0.1", 0)
+  bag[38] = concur.net.udp("127.0.0.1", 0)
+  bag[39] = concur.signal.receive "SIGCONT"
+  for i = 35, 39 do opened[bag[i]] = true end
+end
+
+-- Ends what waits for the network: nothing may come from there any more, and that is no deadlock.
+local function end_waits(program_seed)
+  if not options.network then return end
+  local strikes = 0
+  local function strike()
+    strikes = strikes + 1
+    if seed ~= program_seed or strikes > 100 then return end
+    for _, task in ipairs(concur.all_tasks()) do pcall(task.kill, task) end
+    for object in pairs(opened) do pcall(function() object:close(0) end) end
+    core.call_later(0.05, strike)
+  end
+  core.call_later(0.2, strike)
 end
 
 -- The main function of a run: works until nothing is left to do.
 local function main()
+  end_waits(seed)
   for _ = 1, random(8) do keep(concur.spawn(body())) end
   for _ = 1, random(30) do act() end
+  if options.network and random(2) == 1 then concur.sleep(0.3) end
 end
 
-local function program(seed)
+-- A run whose tasks are ended by force at its end: one that is shielded may wait for the network.
+local function whole_run()
+  if not options.network then return main() end
+  local _ <close> = setmetatable({}, { __close = function()
+    budget = 0
+    for _, task in ipairs(concur.all_tasks()) do
+      if task ~= concur.current_task() then pcall(task.kill, task) end
+    end
+  end })
+  main()
+end
+
+local function program(its_seed)
+  seed = its_seed
   math.randomseed(seed)
   collectors[random(#collectors)]()
   budget, bag, threads, depth = 300, {}, {}, 0
+  opened = setmetatable({}, { __mode = "k" })
   local arm = rawget(_G, "arm")
   if arm then arm() end -- in the test host: from here on memory may run short
   -- No concur object that an error message shows may print itself to the terminal.
@@ -367,12 +544,17 @@ local function program(seed)
   if random(8) == 1 then pcall(core.shuffle, seed) end
   furnish()
   for _ = 1, random(3) do
-    pcall(core.use_clock, core.Clock()) -- nobody really sleeps
+    local is_run = random(4) > 1
+    if not (options.network and is_run and random(2) == 1) then
+      pcall(core.use_clock, core.Clock()) -- nobody really sleeps
+    end
     budget = 300
-    if random(4) > 1 then
-      pcall(concur.run, main)
+    if is_run then
+      pcall(concur.run, whole_run)
     else
+      pcall(end_waits, seed)
       pcall(acts, 20)
+      pcall(core.close)
     end
     depth = 0
   end
@@ -387,9 +569,9 @@ end
 io.stdout:setvbuf "no"
 local start, count = os.time(), 0
 while count < options.programs and os.time() - start < options.seconds do
-  local seed = options.seed + count
-  if options.verbose then print("seed " .. seed) end -- the last line says which one died
-  program(seed)
+  local next_seed = options.seed + count
+  if options.verbose then print(os.time() - start, "seed " .. next_seed) end -- the last line says which one died
+  program(next_seed)
   count = count + 1
 end
 print(("%d programs, seeds %d to %d"):format(count, options.seed, options.seed + count - 1))
