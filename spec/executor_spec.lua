@@ -206,6 +206,7 @@ describe("ThreadPoolExecutor", function()
     assert.truthy(message(pool.options, pool, { retry = -1 }):find "'retry'")
     assert.truthy(message(pool.shutdown, pool, { wiat = true }):find "unknown option 'wiat'")
     assert.truthy(message(pool.shutdown):find "#1 to 'shutdown' %(pool expected, got nil")
+    assert.truthy(message(pool.close):find "#1 to 'close' %(pool expected, got nil")
     for _, call in ipairs { "map(print)", "map(print, {}, { a = 1 })", "shutdown { a = 1 }" } do
       local program = assert(load("local pool = ...\nlocal _ = pool:" .. call, "=script"))
       assert.equal(1, message(program, pool):find "script:2: bad argument") -- the user's line
@@ -543,6 +544,15 @@ describe("cancelling a job", function()
 end)
 
 describe("shutting down", function()
+  it("is closed by close() as by leaving its block, more than once", function()
+    local pool = concur.ThreadPoolExecutor(1)
+    local future = pool:submit("concur.sleep", SHORT, "slept")
+    pool:close()
+    assert.equal("done", future:state())
+    assert.is_true(errors.is(raised(pool.submit, pool, print), "Closed"))
+    pool:close()
+  end)
+
   it("does the jobs that were accepted", function()
     local pool = concur.ThreadPoolExecutor(2)
     local futures = {}

@@ -1383,6 +1383,11 @@ function ThreadPoolExecutor:stats() end
 ---@return concur.Error? err
 function ThreadPoolExecutor:shutdown(options) end
 
+---Ends the pool as leaving a block with `<close>` does: accepts no more jobs and waits for those that
+---it has; cancelled meanwhile, it stops them, within a grace time. Idempotent.
+---@async
+function ThreadPoolExecutor:close() end
+
 ---Calls `fn` for each input on the pool's threads; for use in `for`:
 ---`for i, ... in pool:map(fn, list) do` gives the index of an input and the results of its call.
 ---

@@ -107,6 +107,12 @@ local function stop_by_force(pool, grace)
   return nil, stuck_error(pool, running)
 end
 
+local function check_pool(self, name)
+  if type(self) ~= "userdata" then
+    argument_error(1, name, "pool expected, got " .. type(self) .. "; is it called with a colon?")
+  end
+end
+
 local SHUTDOWN_OPTIONS = { wait = "boolean", cancel_pending = "boolean", grace = "number" }
 
 --[[@lua
@@ -123,10 +129,7 @@ local SHUTDOWN_OPTIONS = { wait = "boolean", cancel_pending = "boolean", grace =
 function ThreadPoolExecutor:shutdown(options) end
 ]]
 function methods:shutdown(options)
-  if type(self) ~= "userdata" then
-    argument_error(1, "shutdown", "pool expected, got " .. type(self)
-      .. "; is it called with a colon?")
-  end
+  check_pool(self, "shutdown")
   options = check_options(1, "shutdown", options, SHUTDOWN_OPTIONS)
   core.pool_close(self, options.cancel_pending == true)
   if options.wait == false then
@@ -158,6 +161,17 @@ function M.close(pool, err)
   if interruption ~= nil and not errors.is(interruption, "Cancelled") then
     error(interruption, 0)
   end
+end
+
+--[[@lua
+---Ends the pool as leaving a block with `<close>` does: accepts no more jobs and waits for those that
+---it has; cancelled meanwhile, it stops them, within a grace time. Idempotent.
+---@async
+function ThreadPoolExecutor:close() end
+]]
+function methods:close()
+  check_pool(self, "close")
+  M.close(self)
 end
 
 -- map -------------------------------------------------------------------------------------------
