@@ -2,9 +2,10 @@
 /*
  * See loop.h.
  *
- * A turn of the driver: run what is ready, for about POLL_EVERY_NS at most; fire the timers that
- * are due; deliver mail; let libuv look at its descriptors, without waiting if something is ready,
- * else until the earliest deadline.  Looking at the clock costs as much as half a task switch, so
+ * A turn of the driver: run what is ready, for about TURN_NS at most; fire the timers that are due;
+ * deliver mail; let libuv look at its descriptors: if something is ready without waiting and only
+ * when the last look is POLL_EVERY_NS old, because it is a system call or two, else until the
+ * earliest deadline.  Looking at the clock costs as much as half a task switch, so
  * the number of steps between two looks follows the measured length of a step.
  */
 #include "loop.h"
@@ -17,7 +18,8 @@
 
 enum { LONGEST_INTERVAL = 128, VIRTUAL_INTERVAL = 64 };
 
-#define POLL_EVERY_NS UINT64_C(50000)
+#define TURN_NS UINT64_C(50000)
+#define POLL_EVERY_NS UINT64_C(200000)
 #define NS_PER_MS UINT64_C(1000000)
 
 /* ---- making and freeing ---- */
@@ -260,7 +262,7 @@ static void poll_libuv(concur_loop *loop, uv_run_mode mode) {
   uv_ref((uv_handle_t *)&loop->async);
   uv_run(&loop->uv, mode);
   uv_unref((uv_handle_t *)&loop->async);
-  loop->polled_ns = uv_hrtime();
+  loop->polled_ns = loop->turned_ns = uv_hrtime();
 }
 
 static void poll_now(concur_loop *loop) {
@@ -286,19 +288,25 @@ bool concur_loop_alive(const concur_loop *loop) {
          uv_loop_alive(&loop->uv) || concur_loop_pending(loop);
 }
 
-/* True when it is time to look at descriptors and timers although something is ready. */
-static bool poll_due(concur_loop *loop) {
+/* True when the turn has lasted long enough although something is ready. */
+static bool turn_over(concur_loop *loop) {
   if (loop->is_virtual) return true; /* by steps alone, so that a run can be repeated */
-  uint64_t elapsed = uv_hrtime() - loop->polled_ns;
-  if (elapsed < POLL_EVERY_NS / 2) {
+  uint64_t elapsed = uv_hrtime() - loop->turned_ns;
+  if (elapsed < TURN_NS / 2) {
     if (loop->poll_interval < LONGEST_INTERVAL) loop->poll_interval *= 2;
     return false;
   }
-  if (elapsed > POLL_EVERY_NS * 2) {
-    uint64_t interval = loop->poll_interval * POLL_EVERY_NS / elapsed;
+  if (elapsed > TURN_NS * 2) {
+    uint64_t interval = loop->poll_interval * TURN_NS / elapsed;
     loop->poll_interval = interval > 0 ? (uint32_t)interval : 1;
   }
-  return elapsed >= POLL_EVERY_NS;
+  return elapsed >= TURN_NS;
+}
+
+/* Ends a turn with something ready: looks at the descriptors if that is due. */
+static void turn(concur_loop *loop) {
+  loop->turned_ns = uv_hrtime();
+  if (loop->is_virtual || loop->turned_ns - loop->polled_ns >= POLL_EVERY_NS) poll_now(loop);
 }
 
 /* Tells who waits for the loop to be idle, after one empty poll; true when it is not any more. */
@@ -341,7 +349,7 @@ static void collect(concur_loop *loop) {
 static void enter(concur_loop *loop, lua_State *L) {
   loop->L = L;
   loop->leave = false;
-  loop->polled_ns = uv_hrtime();
+  loop->polled_ns = loop->turned_ns = uv_hrtime();
 }
 
 static void leave(concur_loop *loop) {
@@ -356,7 +364,7 @@ concur_drive_end concur_loop_drive(concur_loop *loop, lua_State *L) {
   for (;;) {
     run_ready(loop, loop->is_virtual ? VIRTUAL_INTERVAL : loop->poll_interval);
     if (loop->leave) break;
-    if (loop->ready_head != NULL && !loop->stop && !poll_due(loop)) continue;
+    if (loop->ready_head != NULL && !loop->stop && !turn_over(loop)) continue;
     flush(loop);
     collect(loop);
     if (loop->interrupted) {
@@ -370,7 +378,7 @@ concur_drive_end concur_loop_drive(concur_loop *loop, lua_State *L) {
       break;
     }
     if (loop->ready_head != NULL) {
-      poll_now(loop);
+      turn(loop);
     } else if (announce_idle(loop)) {
       continue;
     } else if (!concur_loop_alive(loop)) {

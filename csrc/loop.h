@@ -63,6 +63,7 @@ struct concur_loop {
   bool closing;      /* no Lua code runs any more */
   bool is_virtual;   /* virtual clock */
   uint64_t virtual_ns;
+  uint64_t turned_ns;       /* when the driver's last turn ended */
   uint64_t polled_ns;       /* when libuv was last polled */
   uint32_t poll_interval;   /* steps between looks at the clock */
   uint64_t shuffle;         /* state of the generator that shuffles; 0 = first in, first out */
