@@ -104,7 +104,7 @@ int main(int count, char **words) {
     epoll_ctl(poll, EPOLL_CTL_ADD, peers[i].fd, &event);
   }
   for (int i = 0; i < connections; i++) begin(&peers[i], message, size);
-  double start = now() + seconds / 5; /* the first part warms up */
+  double start = now() + seconds / 2; /* before that memory grows to its size */
   double end = start + seconds;
   unsigned long total = 0;
   int warm = 0;
