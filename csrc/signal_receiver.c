@@ -7,8 +7,9 @@
  *
  * A loop with receivers has one *hub*: an async handle that the handler of signals wakes, and the
  * list of the receivers.  Its callback hands the new signals to those who wait; the names exist
- * already, so that this needs no memory.  The hub is malloc'd and freed by its close callback; the userdata of a receiver owns
- * nothing but its place in the hub's list.                                     [loop thread]
+ * already, so that this needs no memory.  It keeps the loop alive while somebody waits.  The hub is
+ * malloc'd and freed by its close callback; the userdata of a receiver owns nothing but its place in
+ * the hub's list.                                                             [loop thread]
  */
 #include "signal_receiver.h"
 
@@ -60,12 +61,32 @@ static concur_signal_hub *hub_new(concur_loop *loop) {
     free(hub);
     return NULL;
   }
+  uv_unref((uv_handle_t *)&hub->async);
   hub->loop = loop;
   concur_list_init(&hub->receivers);
   loop->signals = hub;
   if (concur_disposition_wake(&hub->async)) return hub;
   hub_close(hub);
   return NULL;
+}
+
+/* The hub keeps the loop alive while somebody waits for a signal: who waits for something else shall
+   hear of a deadlock. */
+static void update_ref(concur_signal_hub *hub) {
+  bool waited = false;
+  for (concur_node *node = hub->receivers.next; node != &hub->receivers; node = node->next) {
+    const signal_receiver *self = concur_container_of(node, signal_receiver, link);
+    waited = waited || !concur_list_empty(&self->waiters);
+  }
+  if (waited) {
+    uv_ref((uv_handle_t *)&hub->async);
+  } else {
+    uv_unref((uv_handle_t *)&hub->async);
+  }
+}
+
+static void receiver_update_ref(const signal_receiver *self) {
+  if (self->hub != NULL) update_ref(self->hub);
 }
 
 /* ---- taking signals ---- */
@@ -138,6 +159,7 @@ static void on_wake(uv_async_t *async) {
       concur_parking_wake_all(&self->waiters, self); /* they look for themselves */
     }
   }
+  update_ref(hub);
 }
 
 /* ---- closing ---- */
@@ -148,7 +170,11 @@ static void receiver_close(signal_receiver *self) {
   self->hub = NULL;
   concur_node_unlink(&self->link);
   for (int i = 0; i < self->count; i++) concur_disposition_unreceive(self->signals[i].number);
-  if (concur_list_empty(&hub->receivers)) hub_close(hub);
+  if (concur_list_empty(&hub->receivers)) {
+    hub_close(hub);
+  } else {
+    update_ref(hub);
+  }
 }
 
 void concur_signal_close(concur_loop *loop) {
@@ -187,7 +213,18 @@ static int l_gc(lua_State *L) {
 
 /* ---- receiving ---- */
 
-static const concur_wait wait_signal = {.name = "signal"};
+static void detach(concur_fiber *fiber) {
+  concur_node_unlink(&fiber->waiter.node);
+  receiver_update_ref(fiber->target);
+}
+
+static bool abort_wait(concur_fiber *fiber) {
+  detach(fiber);
+  return true;
+}
+
+static const concur_wait wait_signal = {
+    .name = "signal", .abort = abort_wait, .detach = detach};
 
 static int receive_begin(lua_State *L, concur_fiber *fiber);
 
@@ -207,7 +244,9 @@ static int receive_begin(lua_State *L, concur_fiber *fiber) {
     lua_pushnil(L);
     return 1;
   }
-  return concur_parking_park(L, fiber, &self->waiters, &wait_signal, self, receive_done);
+  concur_list_append(&self->waiters, &fiber->waiter.node);
+  receiver_update_ref(self);
+  return concur_fiber_park(L, fiber, &wait_signal, self, receive_done);
 }
 
 static int l_call(lua_State *L) {
@@ -231,9 +270,17 @@ static int arm_attempt(lua_State *L, int index, concur_arm *arm, concur_fiber *f
 }
 
 static bool arm_link(concur_arm *arm, concur_loop *loop) {
+  signal_receiver *self = arm->target;
   (void)loop;
-  concur_list_append(&((signal_receiver *)arm->target)->waiters, &arm->waiter.node);
+  concur_list_append(&self->waiters, &arm->waiter.node);
+  receiver_update_ref(self);
   return true;
+}
+
+static void arm_unlink(concur_arm *arm, concur_loop *loop) {
+  (void)loop;
+  concur_node_unlink(&arm->waiter.node);
+  receiver_update_ref(arm->target);
 }
 
 static int arm_finish(lua_State *L, int index, concur_arm *arm, concur_fiber *fiber, bool closed) {
@@ -243,7 +290,7 @@ static int arm_finish(lua_State *L, int index, concur_arm *arm, concur_fiber *fi
   return results >= 0 ? results : luaL_error(L, "not enough memory"); /* to hand it over */
 }
 
-static const concur_arm_ops arm_ops = {"signal", arm_attempt, arm_link, NULL, arm_finish};
+static const concur_arm_ops arm_ops = {"signal", arm_attempt, arm_link, arm_unlink, arm_finish};
 
 /*@lua
 ---An arm for `concur.select` that takes the next signal; its result is the name, `nil` once closed.

@@ -7,7 +7,7 @@ local expect = require "spec.support.expect"
 local oom = require "spec.support.oom"
 local support = require "spec.support"
 
-local signal = concur.signal
+local signal = require "concur.signal"
 
 -- A line of /proc/self/status as a number: which signals have a handler, or are ignored.
 local function mask(name)
