@@ -183,7 +183,7 @@ end
 
 local thread_jobs = {}
 
-function thread_jobs.channel(run, pool)
+function thread_jobs.channel(_, pool)
   local channel = concur.Channel(random(0, 3))
   local count, size = random(20), sizes[random(8, #sizes)]
   local sent = pool:submit(function(ch, n, s)
@@ -222,7 +222,7 @@ function thread_jobs.buffer(run)
   if maybe(2) then buffer:close() end
 end
 
-function thread_jobs.rendezvous(run, pool)
+function thread_jobs.rendezvous(_, pool)
   local channel = concur.Channel(0)
   local v = text()
   local future = pool:submit(function(ch)
@@ -312,7 +312,7 @@ local function runner(pool)
         local future = assert(used:submit(fn, ...))
         if maybe(2) then concur.sleep(random() / 100) end
         if maybe(2) then future:cancel() end
-        if maybe(8) then future = nil return error(errors.new("Cancelled", "dropped"), 0) end
+        if maybe(8) then error(errors.new("Cancelled", "dropped"), 0) end
         return future:result()
       end, ...))
     elseif kind == 4 then
@@ -338,7 +338,11 @@ local function use(pool, is_process)
   for _ = 1, random(12) do
     local kind = random(6)
     local job
-    if kind == 1 then job = pick(is_process and process_jobs or thread_jobs) else job = pick(jobs) end
+    if kind == 1 then
+      job = pick(is_process and process_jobs or thread_jobs)
+    else
+      job = pick(jobs)
+    end
     local ok, e = pcall(job, run, pool)
     if not ok then explain(e, "use") end
   end

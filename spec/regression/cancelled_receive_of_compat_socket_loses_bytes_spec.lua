@@ -2,7 +2,6 @@
 -- `receive` of concur.compat.socket, cancelled in the middle of a line or a count, lost what it had
 -- taken so far.
 
-local support = require "spec.support"
 local concur = require "concur"
 local socket = require "concur.compat.socket"
 

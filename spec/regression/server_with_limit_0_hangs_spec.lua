@@ -2,7 +2,6 @@
 -- Options of concur.net that made no sense were found late, or never: a server with `limit = 0` waited
 -- for ever for room, and one that was given a file as its listener closed that file.
 
-local support = require "spec.support"
 local concur = require "concur"
 local net = concur.net
 
@@ -26,7 +25,8 @@ describe("an option of concur.net that makes no sense", function()
     local function connect(options)
       return message(net.connect, "127.0.0.1", 1, options)
     end
-    assert.matches("option 'family' must be 'inet' or 'inet6', not inet5", connect { family = "inet5" })
+    assert.matches("option 'family' must be 'inet' or 'inet6', not inet5",
+      connect { family = "inet5" })
     assert.matches("option 'attempt_delay' must be", connect { attempt_delay = 0 / 0 })
     assert.matches("#3 .*option 'local_address' is not an IP address",
       connect { local_address = "nowhere" })
