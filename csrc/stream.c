@@ -34,21 +34,7 @@ static void ignore_sigpipe(void) {
 #endif
 }
 
-/* glibc gives the top of its heap back to the system whenever 128 KiB of it are free, and takes it
-   again a moment later: with strings of some KiB coming and going that is a page fault for each,
-   which costs more than sending them.  It learns better thresholds when a large block is freed. */
-static void teach_malloc(void) {
-  enum { LARGE_BLOCK = 4 * 1024 * 1024 };
-  void *volatile block = malloc(LARGE_BLOCK); /* volatile: compilers know malloc and free */
-  free(block);
-}
-
-static void once_in_process(void) {
-  ignore_sigpipe();
-  teach_malloc();
-}
-
-static uv_once_t process_once = UV_ONCE_INIT;
+static uv_once_t sigpipe_once = UV_ONCE_INIT;
 
 static void hub_free(concur_hub *hub) {
   free(hub);
@@ -56,7 +42,7 @@ static void hub_free(concur_hub *hub) {
 
 static concur_hub *hub_of(lua_State *L, concur_loop *loop) {
   if (loop->hub != NULL) return loop->hub;
-  uv_once(&process_once, once_in_process);
+  uv_once(&sigpipe_once, ignore_sigpipe);
   concur_hub *hub = malloc(sizeof *hub);
   if (hub == NULL) luaL_error(L, "not enough memory");
   concur_list_init(&hub->dirty);
