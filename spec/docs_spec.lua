@@ -43,6 +43,15 @@ local function promised_output(lines)
   return promised
 end
 
+-- The pages show crashes as the system reports them, not as a sanitizer does.
+local function environment()
+  local env = {}
+  for _, name in ipairs { "ASAN_OPTIONS", "TSAN_OPTIONS" } do
+    env[name] = (os.getenv(name) or "") .. ":handle_segv=0"
+  end
+  return env
+end
+
 local function run(path, block)
   local code = table.concat(block.lines, "\n")
   if path ~= "README.md" and not code:find "require%s*%(?[\"']concur[\"']" then
@@ -51,7 +60,8 @@ local function run(path, block)
   -- Empty lines in front: the line numbers in errors are those of the page.
   local script = support.tmpdir() .. "/" .. path:gsub("/", "_")
   support.write_file(script, ("\n"):rep(block.line) .. code)
-  return support.run_file(script, { timeout = MAX_SECONDS, cwd = support.tmpdir() })
+  return support.run_file(script, { timeout = MAX_SECONDS, cwd = support.tmpdir(),
+    env = environment() })
 end
 
 local function check(path, block)
