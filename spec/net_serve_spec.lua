@@ -87,8 +87,8 @@ describe("net.serve", function()
     assert.is_nil(result)
     assert.equal("EADDRINUSE", err.code)
     expect.message("unknown option 'limits'", net.serve, echo, "127.0.0.1", 0, { limits = 1 })
-    expect.message("bad argument #4 to 'serve' (option 'limit' must be at least 1)", net.serve,
-      echo, "127.0.0.1", 0, { limit = 0 })
+    expect.message("bad argument #4 to 'serve' (option 'limit' must be at least 1, not 0)",
+      net.serve, echo, "127.0.0.1", 0, { limit = 0 })
     expect.message("unknown option 'backlog'", net.serve, echo, taken, { backlog = 1 })
     expect.message("handler expected", net.serve, nil, "127.0.0.1", 0)
   end)
