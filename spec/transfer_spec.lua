@@ -712,7 +712,7 @@ describe("caches", function()
     burst(2000)
     local before = burst(2000)
     local after = burst(4000)
-    assert.is_true(after < before + 64, after - before)
+    assert.is_true(after < before + 200, after - before) -- 4,000 kept would be 600 and more
     assert.is_nil(next(gone))
   end)
 end)
