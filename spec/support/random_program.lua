@@ -770,15 +770,16 @@ local function join(context, node, combine, ends)
       return value
     end
   end
-  local before = context:cancelled_by()
   local results = table.pack(pcall(combine, table.unpack(children)))
-  -- Cancelled before it began, gather may have started no child at all.
-  if not (before and counts.started == 0) then
+  local e = results[2]
+  local cancelled = not results[1] and type(e) == "table" and e.kind == "Cancelled"
+  -- Cancelled before it began, gather has started no child at all. That can also happen while it
+  -- shares the processor first, after 128 waits that were over at once.
+  if not (cancelled and counts.started == 0) then
     check_counts(context.world, counts, #children)
   end
   if not results[1] then
-    local e = results[2]
-    if type(e) == "table" and e.kind == "Cancelled" then
+    if cancelled then
       if not context:may_be_cancelled() then
         violation("I4: Cancelled from a combinator where no scope is cancelled")
       end
