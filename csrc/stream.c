@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Streams: their making, opening and closing.  stream.h tells what they are, docs/design/streams.md
- * who owns what; stream_read.c and stream_write.c are the two directions.         [loop thread]
+ * who owns what; stream_input.h and stream_write.c are the two directions.        [loop thread]
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -367,5 +367,6 @@ void concur_stream_open(lua_State *L, concur_runtime *runtime) {
       {"__close", l_close}, {"__gc", l_gc}, {"__tostring", l_tostring}, {NULL, NULL}};
   concur_class_define(L, runtime, CONCUR_CLASS_STREAM, "concur.Stream", methods, metamethods);
   concur_stream_add_methods(L, runtime, concur_stream_read_methods);
+  concur_stream_add_methods(L, runtime, concur_stream_read_some_methods);
   concur_stream_add_methods(L, runtime, concur_stream_write_methods);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The inside of a stream, for stream.c, stream_read.c and stream_write.c only.
+ * The inside of a stream, for the files stream*.c only.
  *
  * States:  NEW -> OPEN -> CLOSING (what was written is still being sent) -> CLOSED
  * docs/design/streams.md has them in full.                                  [loop thread]
@@ -97,9 +97,10 @@ int concur_stream_fail_closed(lua_State *L);
 /* The handle is closed for good; wakes everybody. */
 void concur_stream_finish(concur_stream *stream);
 
-/* ---- stream_read.c ---- */
+/* ---- stream_input.c, stream_read.c, stream_read_some.c ---- */
 
 extern const luaL_Reg concur_stream_read_methods[];
+extern const luaL_Reg concur_stream_read_some_methods[];
 /* Wakes a parked reader because the stream closes; frees what was not read. */
 void concur_stream_close_read(concur_stream *stream);
 
