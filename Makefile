@@ -224,8 +224,8 @@ analyze: ## gcc -fanalyzer and clang-tidy over the C core
 
 coverage: ## line and branch coverage of the C core (build/coverage/index.html)
 	@scripts/setup build test coverage
-	@$(SUBMAKE) covered BUILD=$(BUILD)/coverage CFLAGS="-O0 -g" SANITIZE=--coverage \
-	  LDFLAGS=-Wl,--exclude-libs,libgcov.a
+	@$(SUBMAKE) covered BUILD=$(BUILD)/coverage SANITIZE=--coverage \
+	  CFLAGS="-O0 -g -include scripts/coverage.h" LDFLAGS=-Wl,--exclude-libs,libgcov.a
 
 .PHONY: fuzz fuzz-brief fuzz-c fuzz-lua
 fuzz: ## random bytes for the decoder, random calls of the API (FUZZ_SECONDS=600 for each)
@@ -306,7 +306,7 @@ covered: $(MODULE) $(TEST_BUILDS)
 	@find $(BUILD) -name '*.gcda' -delete
 	@$(SUBMAKE) specs TEST_ENV="CONCUR_TIME_SCALE=2"
 	gcovr --root . --filter csrc/ --object-directory $(BUILD)/obj --print-summary \
-	  --html-details $(BUILD)/index.html
+	  --html-details $(BUILD)/index.html --fail-under-line 95 --fail-under-branch 85
 
 # --- Compiling -------------------------------------------------------------------------------
 
