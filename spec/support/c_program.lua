@@ -11,21 +11,23 @@ local function flags(...)
   return words
 end
 
--- The sanitizer that concur itself was built with, from the commands that make wrote down.
-local function sanitizers()
+-- How concur itself was instrumented, from the commands that make wrote down: sanitizers, coverage.
+local function instruments()
   local found = {}
   local path = support.build .. "/flags"
   local file = io.open(path)
   if file then
     file:close()
-    for flag in support.read_file(path):gmatch "%-fsanitize=%S+" do
-      found[#found + 1] = flag
+    for flag in support.read_file(path):gmatch "%-%S+" do
+      if flag:find "^%-fsanitize=" or flag == "--coverage" then
+        found[#found + 1] = flag
+      end
     end
   end
   return found
 end
 
----Builds spec/host/<name>.c with some of csrc's sources.
+---Builds spec/host/<name>.c and links it with some of the core's objects, as the module has them.
 ---@param name string
 ---@param sources string[] without folder and ".c"
 ---@return string path of the program, gone when the spec ends
@@ -35,11 +37,11 @@ return function(name, sources)
   local function add(list)
     table.move(list, 1, #list, #argv + 1, argv)
   end
-  add(sanitizers())
+  add(instruments())
   add(flags("--cflags", "libuv"))
   add { support.root .. "/spec/host/" .. name .. ".c" }
   for _, source in ipairs(sources) do
-    add { support.root .. "/csrc/" .. source .. ".c" }
+    add { support.build .. "/obj/" .. source .. ".o" }
   end
   add { "-pthread", "-o", program }
   add(flags("--libs", "libuv"))
