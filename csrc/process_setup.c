@@ -34,19 +34,25 @@ concur_message *concur_process_setup_new(const concur_worker_settings *settings,
   return message;
 }
 
+/* The next `size` bytes of those that are left; NULL when there are not so many. */
+static const unsigned char *take(const concur_message *setup, size_t *at, uint64_t size) {
+  if (size > setup->size - *at) return NULL;
+  const unsigned char *bytes = setup->bytes + *at;
+  *at += (size_t)size;
+  return bytes;
+}
+
 concur_worker_settings *concur_process_setup_read(const concur_message *setup,
                                                   const concur_call_kind *kind,
                                                   concur_shared_pool *shared) {
   setup_header header;
   if (setup == NULL || setup->size < sizeof header) return NULL;
   memcpy(&header, setup->bytes, sizeof header);
-  const unsigned char *name = setup->bytes + sizeof header;
-  const unsigned char *environment = name + header.name_size;
-  const unsigned char *init = environment + header.environment_size;
-  uint64_t size = sizeof header + header.name_size + header.environment_size + header.init_size;
-  if (size != setup->size || header.name_size == 0 || name[header.name_size - 1] != '\0') {
-    return NULL;
-  }
+  size_t at = sizeof header;
+  const unsigned char *name = take(setup, &at, header.name_size);
+  const unsigned char *environment = name != NULL ? take(setup, &at, header.environment_size) : NULL;
+  const unsigned char *init = environment != NULL ? take(setup, &at, header.init_size) : NULL;
+  if (init == NULL || header.name_size == 0 || name[header.name_size - 1] != '\0') return NULL;
   concur_worker_settings *settings = concur_worker_settings_new(kind, (const char *)name, shared);
   if (settings == NULL) return NULL;
   settings->message_limit = (size_t)header.limit;

@@ -59,8 +59,8 @@ static void leave(void) {
   _Exit(EXIT_SUCCESS);
 }
 
-static void leave_without_memory(void) {
-  fputs("concur: not enough memory in a worker process\n", stderr);
+static void give_up(const char *why) {
+  fprintf(stderr, "concur: a worker process %s\n", why);
   _Exit(EXIT_FAILURE);
 }
 
@@ -224,7 +224,7 @@ static void run_job(process_worker *worker, const concur_frame *given) {
     return;
   }
   concur_call *call = concur_call_new(worker->pool, worker->replies, worker->settings, NULL);
-  if (call == NULL) leave_without_memory();
+  if (call == NULL) give_up("has not enough memory");
   call->input = input;
   concur_call_unpack_retries(call, job.extra);
   atomic_store(&call->job.state, CONCUR_JOB_RUNNING);
@@ -243,7 +243,9 @@ static void set_up(process_worker *worker) {
   if (worker->settings != NULL) leave();
   worker->settings = concur_process_setup_read(setup, &calls, worker->shared);
   concur_message_free(setup);
-  if (worker->settings == NULL) leave_without_memory();
+  if (worker->settings == NULL) {
+    give_up("cannot be set up: not enough memory, or what its pool has sent is no set-up");
+  }
   concur_frame frame = {.kind = CONCUR_FRAME_READY};
   if (concur_worker_prepare(worker->settings, &worker->thread)) {
     send_frame(worker, &frame, NULL);
