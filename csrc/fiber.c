@@ -142,12 +142,40 @@ static int on_resume(lua_State *L, int status, lua_KContext context) {
   (void)status;
   concur_fiber *fiber = (concur_fiber *)context;
   if (fiber->scheduler->current == fiber && fiber->leaf == L &&
-      fiber->state == CONCUR_FIBER_RUNNING) {
+      fiber->state == CONCUR_FIBER_RUNNING && !fiber->quitting) {
     return concur_fiber_resume(L, fiber);
   }
   /* Resumed by a stranger: drop what it passed and go on waiting. */
   lua_settop(L, fiber->base + fiber->given);
-  return lua_yieldk(L, 0, context, on_resume);
+  return concur_fiber_stay(L, fiber, context, on_resume);
+}
+
+static int l_yield(lua_State *L) {
+  return lua_yield(L, 0);
+}
+
+int concur_fiber_stay(lua_State *L, const concur_fiber *fiber, lua_KContext context,
+                      lua_KFunction again) {
+  if (fiber == NULL || !fiber->quitting) return lua_yieldk(L, 0, context, again);
+  lua_pushcfunction(L, l_yield);
+  return lua_pcallk(L, 0, 0, 0, context, again);
+}
+
+/* Memory was too short to wait again: then no code of the task's goes on. */
+static void on_code(lua_State *co, lua_Debug *frame) {
+  (void)frame;
+  luaL_error(co, "the task was killed");
+}
+
+void concur_fiber_quit(lua_State *L, concur_fiber *fiber, lua_State *co) {
+  if (co == NULL || lua_status(co) != LUA_YIELD || !lua_checkstack(co, LUA_MINSTACK)) return;
+  lua_Hook hook = lua_gethook(co);
+  int mask = lua_gethookmask(co), count = lua_gethookcount(co), results;
+  lua_sethook(co, on_code, LUA_MASKCOUNT, 1);
+  fiber->quitting = true;
+  (void)lua_resume(co, L, 0, &results);
+  fiber->quitting = false;
+  lua_sethook(co, hook, mask, count);
 }
 
 static int suspend(lua_State *L, concur_fiber *fiber, concur_resume resume) {
@@ -375,9 +403,8 @@ static void remember_deadlock(lua_State *L, concur_scheduler *scheduler) {
   if (lua_pcall(L, 1, 0, 0) != LUA_OK) lua_pop(L, 1);
 }
 
-/* Ends what refuses by force, at last the top-level wait itself. */
-static void break_deadlock(lua_State *L, concur_fiber *fiber) {
-  concur_scheduler *scheduler = fiber->scheduler;
+void concur_fiber_break_top(lua_State *L, concur_scheduler *scheduler) {
+  concur_fiber *fiber = &scheduler->top;
   scheduler->kill_all(L, scheduler);
   if (fiber->state == CONCUR_FIBER_PARKED && scheduler->loop->ready_head == NULL) {
     concur_fiber_detach(fiber);
@@ -390,7 +417,7 @@ static void break_deadlock(lua_State *L, concur_fiber *fiber) {
 static void interrupt_top(lua_State *L, concur_fiber *fiber, concur_interruption cause) {
   concur_scheduler *scheduler = fiber->scheduler;
   if (cause == CONCUR_BY_DEADLOCK && ++scheduler->deadlocks > 1) {
-    break_deadlock(L, fiber);
+    concur_fiber_break_top(L, scheduler);
     return;
   }
   if (cause == CONCUR_BY_SIGINT && fiber->state != CONCUR_FIBER_PARKED) {

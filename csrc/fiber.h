@@ -90,6 +90,7 @@ struct concur_fiber {
   bool has_context;         /* has context variables of its own */
   bool has_trace;           /* the traces table holds an error and its first traceback */
   bool rethrown;            /* and that error is on its way up right now */
+  bool quitting;            /* its coroutine is about to be closed: see concur_fiber_quit */
 };
 
 /* One per runtime; lives until lua_close. */
@@ -224,8 +225,22 @@ void concur_fiber_claim(concur_fiber *fiber);
 extern const concur_exchange concur_fiber_exchange;
 void concur_fiber_stash(lua_State *L, concur_fiber *fiber, int index);
 
+/* Ends what refuses to end by force: all tasks and, if that frees nobody, the wait of the top level.
+   Outside of a drive, or from one of its timers. */
+void concur_fiber_break_top(lua_State *L, concur_scheduler *scheduler);
+
 /* Takes a parked fiber off what it waits for, by force: nothing points to it afterwards. */
 void concur_fiber_detach(concur_fiber *fiber);
+
+/* Prepares a coroutine of a parked task for lua_resetthread.  Up to Lua 5.4.6 that leaves the message
+   handler of the innermost protected call in force, although its place on the stack is given up: an
+   error in a <close> variable would call whatever lies there.  So the coroutine is made to wait inside
+   of a protected call without one. */
+void concur_fiber_quit(lua_State *L, concur_fiber *fiber, lua_State *co);
+
+/* What a continuation of a parked coroutine returns when it was resumed by somebody else. */
+int concur_fiber_stay(lua_State *L, const concur_fiber *fiber, lua_KContext context,
+                      lua_KFunction again);
 
 /* True when the parked fiber's coroutine is as it left it. */
 static inline bool concur_fiber_intact(const concur_fiber *fiber) {

@@ -147,9 +147,9 @@ static int generator_continue(lua_State *L, int status, lua_KContext context) {
   generator *self = (generator *)context;
   concur_fiber *fiber = self->fiber;
   lua_settop(L, 1);
-  if (fiber == NULL || fiber->scheduler->current != fiber || fiber->state != CONCUR_FIBER_RUNNING ||
-      concur_task_of_fiber(fiber)->id != self->task_id) {
-    return lua_yieldk(L, 0, context, generator_continue); /* resumed by a stranger */
+  if (fiber == NULL || fiber->quitting || fiber->scheduler->current != fiber ||
+      fiber->state != CONCUR_FIBER_RUNNING || concur_task_of_fiber(fiber)->id != self->task_id) {
+    return concur_fiber_stay(L, fiber, context, generator_continue); /* resumed by a stranger */
   }
   return generator_resume(L, self, 0);
 }
@@ -261,6 +261,7 @@ static int l_tostring(lua_State *L) {
 static void end_generators(lua_State *L, concur_fiber *fiber, bool close) {
   generator *self;
   while ((self = fiber->generators) != NULL) {
+    if (close) concur_fiber_quit(L, fiber, self->co);
     fiber->generators = self->outer;
     self->state = OVER;
     self->fiber = NULL;

@@ -5,6 +5,9 @@
  * A hook belongs to one coroutine, so the handler sets it on all that may be running: the state's
  * main thread, the innermost coroutine that coroutine.resume or wrap is running, and the task that
  * runs.  Hooks on the others do no harm: after an interrupt the state is not used again.
+ *
+ * A hook does not reach what waits.  So once a call was asked to stop, a timer in its loop looks at
+ * the interrupts too, and ends what still waits after the second one by force.
  */
 #include "interrupt.h"
 
@@ -13,7 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "fiber.h"
+#include "task.h"
 
 #if defined(__has_feature)
 #if __has_feature(thread_sanitizer)
@@ -35,6 +38,8 @@ enum {
   PERSISTENT = 2             /* from this interrupt on, the error comes again and again */
 };
 
+#define LOOK_AGAIN_NS UINT64_C(10000000) /* between two looks of the timer */
+
 /* The worker whose call runs on this thread. */
 #if defined(__GNUC__) && !defined(_WIN32)
 static _Thread_local concur_worker *running __attribute__((tls_model("initial-exec")));
@@ -44,12 +49,18 @@ static _Thread_local concur_worker *running;
 
 static void on_hook(lua_State *L, lua_Debug *activation);
 
-/* Raises the call's Cancelled in L.  [in the hook] */
+/* Raises Cancelled in L: that of the call, or of its task that runs.  [in the hook] */
 static void raise_cancelled(lua_State *L, concur_worker *worker) {
+  concur_fiber *fiber = worker->runtime->scheduler->current;
+  concur_scope *scope = worker->scope;
   worker->worn = true;
   luaL_checkstack(L, LUA_MINSTACK, NULL);
   concur_scope_cancel(worker->scope);
-  concur_scope_push_cancelled(L, worker->runtime, worker->scope);
+  if (fiber != NULL) {
+    (void)concur_task_cancel(concur_task_of_fiber(fiber));
+    scope = &concur_body_of_fiber(fiber)->own;
+  }
+  concur_scope_push_cancelled(L, worker->runtime, scope);
   lua_error(L);
 }
 
@@ -65,7 +76,9 @@ static void on_hook(lua_State *L, lua_Debug *activation) {
   if (interrupts >= PERSISTENT) {
     lua_sethook(L, on_hook, LUA_MASKCOUNT, 1);
   } else if (worker->interrupts_seen == interrupts) {
-    return; /* it had its one error for this interrupt (only a polling hook is still there) */
+    /* It had its one error for this interrupt. */
+    if (!CONCUR_POLL_INTERRUPTS) lua_sethook(L, NULL, 0, 0);
+    return;
   } else if (!CONCUR_POLL_INTERRUPTS) {
     lua_sethook(L, NULL, 0, 0);
   }
@@ -204,6 +217,10 @@ void concur_interrupt_pool(concur_pool *pool) {
 void concur_interrupt_begin(concur_worker *worker) {
   worker->nested = NULL;
   worker->interrupts_seen = 0;
+  concur_interrupt_resume(worker);
+}
+
+void concur_interrupt_resume(concur_worker *worker) {
   if (CONCUR_POLL_INTERRUPTS && worker->call->interrupt_after_ns != CONCUR_NEVER) {
     lua_sethook(worker->L, on_hook, LUA_MASKCOUNT, POLL_INSTRUCTIONS);
   }
@@ -217,6 +234,45 @@ void concur_interrupt_end(concur_worker *worker) {
   running = NULL;
   atomic_signal_fence(memory_order_seq_cst);
   lua_sethook(worker->L, NULL, 0, 0);
+}
+
+/* ---- what waits ---- */
+
+static void on_look(concur_timer *timer, void *context);
+
+void concur_interrupt_look(concur_worker *worker) {
+  concur_loop *loop = worker->runtime->scheduler->loop;
+  if (concur_timer_active(&worker->look) || !concur_loop_reserve_timer(loop)) return;
+  worker->look.fire = on_look;
+  concur_loop_start_timer(loop, &worker->look, concur_deadline_after(loop, LOOK_AGAIN_NS));
+  loop->weak_timers++; /* a deadlock stays one */
+}
+
+void concur_interrupt_look_no_more(concur_worker *worker) {
+  concur_loop *loop = worker->runtime->scheduler->loop;
+  if (loop != NULL && concur_timer_active(&worker->look)) {
+    concur_loop_stop_timer(loop, &worker->look);
+    loop->weak_timers--;
+  }
+  concur_timer_init(&worker->look);
+}
+
+/* Ends what the call waits for, and its tasks: again and again, since what they close may spawn. */
+static void on_look(concur_timer *timer, void *context) {
+  concur_worker *worker = concur_container_of(timer, concur_worker, look);
+  concur_loop *loop = context;
+  concur_scheduler *scheduler = worker->runtime->scheduler;
+  loop->weak_timers--;
+  if (atomic_load(&worker->call->interrupts) >= PERSISTENT) {
+    worker->worn = true;
+    hook_everywhere(worker);
+    for (concur_node *node = scheduler->tasks.next; node != &scheduler->tasks; node = node->next) {
+      const concur_body *body = concur_container_of(node, concur_body, link);
+      if (body->fiber.leaf != NULL) lua_sethook(body->fiber.leaf, on_hook, LUA_MASKCOUNT, 1);
+    }
+    concur_fiber_break_top(loop->L, scheduler);
+  }
+  concur_interrupt_look(worker);
 }
 
 /* ---- coroutines that are known ---- */

@@ -5,8 +5,9 @@
  * A call that was cancelled may be told to end by force.  The worker's thread gets a signal
  * (SIGURG, which by default does nothing); the handler sets a debug hook on whatever runs in that
  * worker, and the hook raises the call's Cancelled.  Code that swallows it gets the error again at
- * every instruction after a second interrupt.  Without an interrupt no hook is installed, since
- * any hook halves the speed of Lua.
+ * every instruction after a second interrupt, which also ends by force what waits: tasks of the
+ * call that refuse to end, and waits behind a shield.  Without an interrupt no hook is installed,
+ * since any hook halves the speed of Lua.
  *
  * Under ThreadSanitizer and on systems without such signals, calls that have `interrupt_after`
  * run with a counting hook that looks for the request; the others cannot be interrupted.
@@ -18,9 +19,16 @@
 
 #pragma GCC visibility push(hidden)
 
-/* [worker thread] Around the Lua code of a call. */
+/* [worker thread] Around the Lua code of a call; `resume` instead of `begin` around the end of the
+   tasks that it has left behind. */
 void concur_interrupt_begin(concur_worker *worker);
+void concur_interrupt_resume(concur_worker *worker);
 void concur_interrupt_end(concur_worker *worker);
+
+/* [worker thread] The running call was asked to stop, and has a loop: from now on an interrupt
+   reaches what waits, too.  Until `look_no_more`, at the end of the call. */
+void concur_interrupt_look(concur_worker *worker);
+void concur_interrupt_look_no_more(concur_worker *worker);
 
 /* [worker thread] Replaces coroutine.resume and coroutine.wrap by ones that tell which coroutine
    runs; the `coroutine` table is a global of the state. */

@@ -134,7 +134,8 @@ static void body_failed(lua_State *co, concur_body *body) {
   (void)concur_scope_replace_stale(co, runtime, &body->own);
   uint64_t id = concur_cancelled_id(co, runtime, -1);
   if (id != 0) {
-    lua_getfield(co, -1, "reason");
+    lua_pushliteral(co, "reason"); /* raw: a hook of an interrupt may still raise in Lua code */
+    lua_rawget(co, -2);
     if (body->group != NULL && id != body->own.id && id != body->group->scope_id) {
       body->group->child_cancelled = true;
     }
@@ -386,11 +387,12 @@ static int l_kill_all(lua_State *L) {
 
 static void kill_all(lua_State *L, concur_scheduler *scheduler) {
   if (!lua_checkstack(L, LUA_MINSTACK)) return;
+  lua_State *outer = scheduler->loop->L;
   scheduler->loop->L = L; /* waiting is not possible in what runs now */
   lua_pushcfunction(L, l_kill_all);
   lua_pushlightuserdata(L, scheduler);
   if (lua_pcall(L, 1, 0, 0) != LUA_OK) lua_pop(L, 1);
-  scheduler->loop->L = NULL;
+  scheduler->loop->L = outer;
 }
 
 bool concur_task_overtakes(concur_loop *loop, const concur_ready *ready) {

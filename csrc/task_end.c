@@ -73,6 +73,10 @@ static bool can_kill(const concur_body *body) {
 void concur_coroutine_close(lua_State *L, concur_runtime *runtime, lua_State *co) {
   if (lua_resetthread(co) == LUA_OK) return;
   lua_xmove(co, L, 1);
+  if (concur_cancelled_id(L, runtime, -1) != 0) { /* it was interrupted, as it was to be */
+    lua_pop(L, 1);
+    return;
+  }
   concur_report_safely(L, runtime, "error in a <close> variable of a killed task");
 }
 
@@ -112,6 +116,7 @@ bool concur_task_kill(lua_State *L, concur_task *task) {
   concur_fiber_detach(fiber);
   concur_body_push_task(L, runtime, body);
   fiber->state = CONCUR_FIBER_RUNNING; /* nothing can wake it or cancel it any more */
+  if (!body->bare_yield) concur_fiber_quit(L, fiber, fiber->co);
   concur_fiber *killer = scheduler->current;
   concur_fiber *running = concur_fiber_running;
   scheduler->kills++;

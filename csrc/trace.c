@@ -81,8 +81,23 @@ int concur_fiber_rethrow(lua_State *L, concur_fiber *fiber) {
   return lua_error(L);
 }
 
+/* Sets the traceback of the library error at `index` if it has none: one that came from a worker, or
+   was made and never raised, is raised first where somebody asks for it. */
+static void complete_error(lua_State *L, const concur_runtime *runtime, int index) {
+  if (!concur_error_test(L, runtime, index)) return;
+  index = lua_absindex(L, index);
+  lua_pushliteral(L, "traceback");
+  if (lua_rawget(L, index) == LUA_TNIL) {
+    lua_pushliteral(L, "traceback");
+    luaL_traceback(L, L, NULL, 0);
+    lua_rawset(L, index);
+  }
+  lua_pop(L, 1);
+}
+
 int concur_fiber_rethrow_from(lua_State *L, concur_fiber *fiber) {
-  luaL_checkstack(L, 4, NULL);
+  luaL_checkstack(L, 8, NULL);
+  complete_error(L, fiber->scheduler->runtime, -2);
   if (lua_isnil(L, -1)) {
     lua_pop(L, 1);
     return lua_error(L);

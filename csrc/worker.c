@@ -87,18 +87,25 @@ static void on_blocking(concur_loop *loop, bool begins) {
   }
 }
 
+/* The running call, which has a loop, is asked to stop. */
+static void worker_stop(concur_worker *worker) {
+  concur_scope_cancel(worker->scope);
+  concur_interrupt_look(worker);
+}
+
 /* Lets the running call be reached through its loop; a cancellation that came before counts. */
 static void worker_listen(concur_worker *worker) {
   concur_scheduler *scheduler = worker->runtime->scheduler;
   if (scheduler->loop == NULL || worker->call == NULL) return;
   if (concur_thread_set_mailbox(worker->thread, scheduler->loop->mailbox) &&
       worker->scope != NULL) {
-    concur_scope_cancel(worker->scope);
+    worker_stop(worker);
   }
 }
 
 static void on_loop_made(concur_runtime *runtime, concur_loop *loop) {
   loop->blocking = on_blocking;
+  concur_timer_init(&runtime->worker->look); /* it was in the loop before, if there was one */
   worker_listen(runtime->worker);
 }
 
@@ -106,9 +113,7 @@ void concur_worker_on_cancel(concur_mail *mail, void *owner) {
   concur_call *call = concur_container_of(mail, concur_call, job.cancel_mail);
   concur_loop *loop = owner;
   concur_worker *worker = loop->runtime->worker;
-  if (worker != NULL && worker->call == call && worker->scope != NULL) {
-    concur_scope_cancel(worker->scope);
-  }
+  if (worker != NULL && worker->call == call && worker->scope != NULL) worker_stop(worker);
   concur_job_release(&call->job);
 }
 
@@ -240,6 +245,7 @@ static concur_worker *worker_new(concur_worker_settings *settings, concur_thread
   concur_worker *worker = calloc(1, sizeof *worker);
   if (worker == NULL) return NULL;
   bool has_memory = concur_state_memory_init(&worker->memory);
+  concur_timer_init(&worker->look);
   worker->thread = thread;
   worker->settings = settings;
   concur_worker_settings_retain(worker->settings);
@@ -419,6 +425,12 @@ static void call_failed(concur_worker *worker, concur_call *call) {
   worker->memory.limit = limit;
 }
 
+static void worker_leave(concur_worker *worker) {
+  concur_interrupt_resume(worker);
+  if (worker_pcall(worker, l_leave) != LUA_OK) worker->worn = true;
+  concur_interrupt_end(worker);
+}
+
 static void worker_call_once(concur_worker *worker, concur_call *call) {
   lua_State *L = worker->L;
   worker->memory.hit_limit = false;
@@ -430,9 +442,8 @@ static void worker_call_once(concur_worker *worker, concur_call *call) {
     concur_call_loan_end(call);
     call_failed(worker, call);
   }
-  if (failed || worker->scope != NULL || worker->has_end_hook) {
-    if (worker_pcall(worker, l_leave) != LUA_OK) worker->worn = true;
-  }
+  if (failed || worker->scope != NULL || worker->has_end_hook) worker_leave(worker);
+  concur_interrupt_look_no_more(worker);
   lua_settop(L, 0);
 }
 
@@ -457,8 +468,9 @@ static bool worker_pause(concur_worker *worker, concur_call *call, uint32_t dela
   bool stopped = worker_pcall(worker, l_pause) != LUA_OK;
   if (stopped) {
     call_failed(worker, call);
-    if (worker_pcall(worker, l_leave) != LUA_OK) worker->worn = true;
+    worker_leave(worker);
   }
+  concur_interrupt_look_no_more(worker);
   lua_settop(worker->L, 0);
   return !stopped;
 }

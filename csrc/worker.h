@@ -35,6 +35,7 @@ typedef struct concur_worker {
   lua_State *nested;            /* innermost coroutine that coroutine.resume is running, or NULL */
   unsigned interrupts_seen;     /* of the running call's interrupts, those that raised an error */
   concur_known_functions known; /* to this state */
+  concur_timer look;            /* in the loop, once the running call was asked to stop */
   uint32_t pause_ms;        /* before the next try of the call */
   uint32_t calls;               /* run so far */
   bool has_end_hook;            /* a function is called at the end of each call */

@@ -308,6 +308,29 @@ describe("errors of jobs", function()
     assert.truthy(e.remote_traceback:find "executor_spec.lua")
   end)
 
+  it("have both tracebacks at top level, too", function()
+    local pool <close> = concur.ThreadPoolExecutor(1)
+    local function fails()
+      error "boom"
+    end
+    local function times_out()
+      local c = require "concur"
+      c.timeout(0, c.sleep, 10)
+    end
+    for _, fn in ipairs { fails, times_out } do
+      local future = pool:submit(fn)
+      local e = raised(function()
+        future:result()
+      end)
+      assert.matches("executor_spec.lua:%d+: in upvalue", e.remote_traceback .. e.traceback)
+      assert.matches("in method 'result'", e.traceback)
+      assert.not_matches("in method 'result'", e.remote_traceback)
+      local first = e.traceback
+      assert.equal(e, raised(future.result, future))
+      assert.equal(first, e.traceback)
+    end
+  end)
+
   it("are reported when nobody retrieves them", function()
     local result = support.run_lua [[
       local concur = require "concur"
