@@ -8,9 +8,9 @@
  * cancelled goes on at once, and the thread finishes for nobody.  A thread that is still busy when
  * the loop closes is detached; its job frees itself.
  *
- * A lookup is a job with two references: one travels with it (pool.h), the other is that of the
- * fiber, from before its wait until it has the answer.  For as long the lookup is in the loop's
- * list, which frees those whose fiber never ran again.
+ * A lookup is a job with two references: one travels with it (pool.h), the other is the box's, a
+ * userdata on the stack of the task that waits.  It is given back when that has its answer; if it
+ * never runs again (killed, its coroutine closed by a stranger), when the box is collected.
  *                                                       [loop thread, where nothing else is said]
  */
 #include "dns.h"
@@ -32,9 +32,16 @@ enum { DNS_THREADS = 8 };
 /* How long a closing loop waits for lookups that run. */
 #define DNS_CLOSE_NS UINT64_C(100000000)
 
-typedef struct lookup {
+typedef struct lookup lookup;
+
+/* The userdata; scripts never see it. */
+typedef struct box {
+  lookup *lookup; /* one reference; NULL: given back */
+} box;
+
+struct lookup {
   concur_job job;
-  concur_node node;    /* in dns->lookups until the fiber has its answer or has gone */
+  box *owner;          /* borrowed; NULL once it gave its reference back */
   concur_fiber *fiber; /* parked on this; NULL: nobody waits (any more) */
   bool reverse;
   /* The question; not changed while the job is on its way. */
@@ -48,12 +55,11 @@ typedef struct lookup {
   int error;                 /* of getaddrinfo or getnameinfo */
   int error_number;          /* errno with it */
   struct addrinfo *found[2]; /* owned; NULL: no more */
-} lookup;
+};
 
 /* One per loop. */
 typedef struct concur_dns {
   concur_pool *pool; /* one reference; NULL until it is needed */
-  concur_node lookups;
 } concur_dns;
 
 /* ---- errors ---- */
@@ -163,8 +169,16 @@ static void lookup_leave(lookup *self) {
 
 /* Nobody needs it any more on this side. */
 static void lookup_forget(lookup *self) {
-  concur_node_unlink(&self->node);
+  if (self->owner == NULL) return;
+  self->owner->lookup = NULL;
+  self->owner = NULL;
   concur_job_release(&self->job);
+}
+
+static int l_gc(lua_State *L) {
+  const box *owner = concur_class_test(L, 1, CONCUR_CLASS_LOOKUP);
+  if (owner != NULL && owner->lookup != NULL) lookup_forget(owner->lookup);
+  return 0;
 }
 
 static void on_answer(concur_mail *mail, void *owner) {
@@ -219,9 +233,6 @@ static void dns_free(concur_dns *dns) {
     if (concur_pool_join(dns->pool, DNS_CLOSE_NS) > 0) concur_pool_detach(dns->pool);
     concur_pool_release(dns->pool);
   }
-  while (!concur_list_empty(&dns->lookups)) {
-    lookup_forget(concur_container_of(dns->lookups.next, lookup, node));
-  }
   free(dns);
 }
 
@@ -229,7 +240,6 @@ static concur_dns *dns_of(lua_State *L, concur_loop *loop) {
   if (loop->dns != NULL) return loop->dns;
   concur_dns *dns = calloc(1, sizeof *dns);
   if (dns == NULL) luaL_error(L, "not enough memory");
-  concur_list_init(&dns->lookups);
   loop->dns = dns;
   loop->dns_free = dns_free;
   return dns;
@@ -246,10 +256,12 @@ static concur_pool *dns_pool(concur_dns *dns) {
   return dns->pool;
 }
 
-/* A new lookup, in the list: freed with the loop if this fiber raises an error.  Raises. */
+/* A new lookup; pushes its box.  Raises. */
 static lookup *lookup_new(lua_State *L, concur_fiber *fiber) {
   concur_loop *loop = fiber->scheduler->loop;
-  concur_dns *dns = dns_of(L, loop);
+  (void)dns_of(L, loop);
+  box *owner =
+      concur_class_new(L, fiber->scheduler->runtime, CONCUR_CLASS_LOOKUP, sizeof *owner, 0);
   lookup *self = calloc(1, sizeof *self);
   if (self == NULL) luaL_error(L, "not enough memory");
   concur_job_init(&self->job, NULL, loop->mailbox);
@@ -257,7 +269,8 @@ static lookup *lookup_new(lua_State *L, concur_fiber *fiber) {
   self->job.free = lookup_free;
   self->job.mail.deliver = on_answer;
   self->job.mail.drop = on_dropped;
-  concur_list_append(&dns->lookups, &self->node);
+  self->owner = owner;
+  owner->lookup = self;
   return self;
 }
 
@@ -429,5 +442,8 @@ static int l_reverse(lua_State *L) { /* address */
 
 void concur_dns_open(lua_State *L, concur_runtime *runtime) {
   const luaL_Reg functions[] = {{"resolve", l_resolve}, {"reverse", l_reverse}, {NULL, NULL}};
+  const luaL_Reg methods[] = {{NULL, NULL}};
+  const luaL_Reg metamethods[] = {{"__gc", l_gc}, {NULL, NULL}};
+  concur_class_define(L, runtime, CONCUR_CLASS_LOOKUP, "concur.Lookup", methods, metamethods);
   concur_register(L, runtime, functions);
 }

@@ -60,6 +60,11 @@ static inline uint64_t concur_heap_deadline(const concur_heap *heap) {
   return heap->count > 0 ? heap->entries[0].deadline_ns : CONCUR_NEVER;
 }
 
+/* When this timer fires; CONCUR_NEVER when it is idle. */
+static inline uint64_t concur_heap_deadline_of(const concur_heap *heap, const concur_timer *timer) {
+  return concur_timer_active(timer) ? heap->entries[timer->index].deadline_ns : CONCUR_NEVER;
+}
+
 /* Takes the earliest timer out; there is one. */
 concur_timer *concur_heap_pop(concur_heap *heap);
 

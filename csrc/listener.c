@@ -21,6 +21,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -34,15 +35,15 @@ typedef struct listener {
   concur_handle handle; /* `owner` is the box */
   uv_poll_t poll;
   concur_loop *loop;
-  int fd;               /* owned; -1: closed */
-  int accepted;         /* owned: accepted, in no stream yet; -1: none */
-  uint8_t kind;         /* concur_stream_kind of what is accepted */
-  bool watching;        /* `poll` is started */
+  int fd;        /* owned; -1: closed */
+  int accepted;  /* owned: accepted, in no stream yet; -1: none */
+  uint8_t kind;  /* concur_stream_kind of what is accepted */
+  bool watching; /* `poll` is started */
   concur_node acceptors;
   concur_tcp_options options;
   char name[CONCUR_ADDRESS_TEXT_SIZE];
-  char *path;           /* owned: of the Unix socket that bind made; NULL: none */
-  dev_t device;         /* and which file that was */
+  char path[CONCUR_ADDRESS_TEXT_SIZE]; /* of the Unix socket that bind made; "": none */
+  dev_t device; /* and which file that was */
   ino_t inode;
 } listener;
 
@@ -69,14 +70,22 @@ static int fail(lua_State *L, int error, const char *call, const char *name) {
 
 /* ---- making and closing ---- */
 
+/* The file of a Unix socket; NULL: the address has none.  It ends with a zero byte. */
+static const char *path_of(const concur_address *address) {
+  size_t size;
+  const char *path = concur_address_path(address, &size);
+  return path != NULL && size > 0 && path[0] != '\0' ? path : NULL;
+}
+
+static void unlink_path(const concur_address *address) {
+  if (path_of(address) != NULL) (void)unlink(path_of(address));
+}
+
 /* Remembers the file that bind made, so that closing removes it: but not another one of that name. */
 static void remember_path(listener *self, const concur_address *address) {
-  size_t size;
   struct stat info;
-  const char *path = concur_address_path(address, &size);
-  if (path == NULL || size == 0 || path[0] == '\0') return;
-  self->path = strndup(path, size);
-  if (self->path == NULL) return;
+  if (path_of(address) == NULL) return;
+  (void)snprintf(self->path, sizeof self->path, "%s", path_of(address));
   if (stat(self->path, &info) == 0) {
     self->device = info.st_dev;
     self->inode = info.st_ino;
@@ -85,12 +94,11 @@ static void remember_path(listener *self, const concur_address *address) {
 
 static void remove_path(listener *self) {
   struct stat info;
-  if (self->path != NULL && stat(self->path, &info) == 0 && info.st_dev == self->device &&
+  if (self->path[0] != '\0' && stat(self->path, &info) == 0 && info.st_dev == self->device &&
       info.st_ino == self->inode) {
     (void)unlink(self->path);
   }
-  free(self->path);
-  self->path = NULL;
+  self->path[0] = '\0';
 }
 
 static void close_descriptors(listener *self) {
@@ -324,8 +332,7 @@ static int l_detach(lua_State *L) {
   listener *self = check_listener(L);
   int fd = fcntl(self->fd, F_DUPFD_CLOEXEC, 0);
   if (fd < 0) return fail(L, uv_translate_sys_error(errno), "detach", self->name);
-  free(self->path); /* the file belongs to whoever gets the descriptor */
-  self->path = NULL;
+  self->path[0] = '\0'; /* the file belongs to whoever gets the descriptor */
   listener_close(self);
   lua_pushinteger(L, fd);
   return 1;
@@ -367,8 +374,8 @@ static int set_flag(int fd, int level, int option, int value) {
                                                                   : uv_translate_sys_error(errno);
 }
 
-/* A descriptor that listens at the address.  A libuv code. */
-static int listen_at(const concur_address *address, const listen_options *options, int *fd) {
+/* A descriptor bound to the address.  A libuv code. */
+static int bind_at(const concur_address *address, const listen_options *options, int *fd) {
   int family = address->storage.ss_family;
   int error = concur_socket_new(family, fd);
   if (error != 0) return error;
@@ -380,10 +387,24 @@ static int listen_at(const concur_address *address, const listen_options *option
   if (error == 0 && bind(*fd, concur_address_sockaddr(address), address->size) != 0) {
     error = uv_translate_sys_error(errno);
   }
-  if (error == 0 && listen(*fd, options->backlog) != 0) error = uv_translate_sys_error(errno);
   if (error != 0) {
     concur_socket_close(*fd);
     *fd = -1;
+  }
+  return error;
+}
+
+/* Makes the bound descriptor listen, and a listener of it in `owner`.  A libuv code; the descriptor
+   and the file of a Unix socket are gone unless it is 0. */
+static int listen_on(concur_loop *loop, box *owner, int fd, const concur_address *address,
+                     const listen_options *options, const concur_tcp_options *tcp) {
+  int error = listen(fd, options->backlog) == 0 ? 0 : uv_translate_sys_error(errno);
+  if (error == 0) error = listener_make(loop, owner, fd, tcp);
+  if (error == 0) {
+    remember_path(owner->listener, address);
+  } else {
+    unlink_path(address);
+    concur_socket_close(fd);
   }
   return error;
 }
@@ -396,15 +417,9 @@ static int push_listener(lua_State *L, const concur_address *address, int index)
   concur_loop *loop = concur_scheduler_loop(L, runtime->scheduler);
   box *owner = concur_class_new(L, runtime, CONCUR_CLASS_LISTENER, sizeof *owner, 0);
   int fd;
-  int error = listen_at(address, &options, &fd);
-  if (error == 0) {
-    error = listener_make(loop, owner, fd, &tcp);
-    if (error == 0) {
-      remember_path(owner->listener, address);
-      return 1;
-    }
-    concur_socket_close(fd);
-  }
+  int error = bind_at(address, &options, &fd);
+  if (error == 0) error = listen_on(loop, owner, fd, address, &options, &tcp);
+  if (error == 0) return 1;
   char name[CONCUR_ADDRESS_TEXT_SIZE];
   concur_address_format(address, name, sizeof name);
   return fail(L, error, "listen", name);
@@ -451,8 +466,9 @@ void concur_listener_open(lua_State *L, concur_runtime *runtime) {
                                 {"listen_unix", l_listen_unix},
                                 {"listen_fd", l_listen_fd},
                                 {NULL, NULL}};
-  const luaL_Reg methods[] = {{"accept", l_accept}, {"close", l_close},     {"closed", l_closed},
-                              {"address", l_address}, {"fd", l_fd},         {"detach", l_detach}, {NULL, NULL}};
+  const luaL_Reg methods[] = {
+      {"accept", l_accept}, {"close", l_close},   {"closed", l_closed}, {"address", l_address},
+      {"fd", l_fd},         {"detach", l_detach}, {NULL, NULL}};
   const luaL_Reg metamethods[] = {
       {"__close", l_close}, {"__gc", l_gc}, {"__tostring", l_tostring}, {NULL, NULL}};
   concur_class_define(L, runtime, CONCUR_CLASS_LISTENER, "concur.Listener", methods, metamethods);

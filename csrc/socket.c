@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <math.h>
+#include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <unistd.h>
@@ -132,13 +133,54 @@ void concur_socket_check_address(lua_State *L, int index, concur_address *addres
   }
 }
 
+/* What is wrong with a path; NULL: nothing, and *address is set. */
+static const char *path_problem(const char *path, size_t size, concur_address *address) {
+  if (size == 0) return "the path is empty";
+  if (path[0] != '\0' && strlen(path) != size) return "the path contains a zero byte";
+  return concur_address_from_path(address, path, size) == 0
+             ? NULL
+             : "the path is too long for a Unix socket";
+}
+
 void concur_socket_check_path(lua_State *L, int index, concur_address *address) {
   size_t size;
   const char *path = luaL_checklstring(L, index, &size);
-  luaL_argcheck(L, size > 0, index, "the path is empty");
-  luaL_argcheck(L, path[0] == '\0' || strlen(path) == size, index, "the path contains a zero byte");
-  luaL_argcheck(L, concur_address_from_path(address, path, size) == 0, index,
-                "the path is too long for a Unix socket");
+  const char *problem = path_problem(path, size, address);
+  if (problem != NULL) luaL_argerror(L, index, problem);
+}
+
+/* core.path_problem(path) -> what makes it unfit for a Unix socket, or nil.  For net.lua, which tells
+   it in the name of the function that the user called. */
+static int l_path_problem(lua_State *L) {
+  size_t size;
+  concur_address address;
+  const char *path = luaL_checklstring(L, 1, &size);
+  lua_pushstring(L, path_problem(path, size, &address)); /* NULL is nil */
+  return 1;
+}
+
+/* core.host_problem(host) -> what makes it unfit to be looked up, or nil.  Likewise. */
+static int l_host_problem(lua_State *L) {
+  size_t size;
+  const char *host = luaL_checklstring(L, 1, &size);
+  const char *problem = NULL;
+  if (strlen(host) != size) problem = "the host contains a zero byte";
+  if (size >= NI_MAXHOST) problem = "the host is too long";
+  lua_pushstring(L, problem);
+  return 1;
+}
+
+/* core.ip_family(text) -> "inet" or "inet6" if it is an IP address that can be used here, else nil. */
+static int l_ip_family(lua_State *L) {
+  size_t size;
+  concur_address address;
+  const char *text = luaL_checklstring(L, 1, &size);
+  if (strlen(text) != size || concur_address_parse(&address, text, 0) != 0) {
+    luaL_pushfail(L);
+  } else {
+    lua_pushstring(L, address.storage.ss_family == AF_INET6 ? "inet6" : "inet");
+  }
+  return 1;
 }
 
 typedef int (*address_function)(concur_address *address, int fd);
@@ -240,7 +282,9 @@ static int l_keepalive(lua_State *L) {
 
 void concur_socket_open(lua_State *L, concur_runtime *runtime) {
   const luaL_Reg functions[] = {
-      {"stream_from_fd", l_stream_from_fd}, {"socketpair", l_socketpair}, {NULL, NULL}};
+      {"stream_from_fd", l_stream_from_fd}, {"socketpair", l_socketpair},
+      {"path_problem", l_path_problem},     {"host_problem", l_host_problem},
+      {"ip_family", l_ip_family},           {NULL, NULL}};
   const luaL_Reg methods[] = {{"peer_address", l_peer_address},
                               {"local_address", l_local_address},
                               {"nodelay", l_nodelay},

@@ -102,8 +102,7 @@ static concur_stream *make(concur_loop *loop, concur_stream_kind kind, int *erro
 }
 
 concur_stream *concur_stream_new(lua_State *L, concur_runtime *runtime, concur_stream_kind kind) {
-  concur_stream_box *box =
-      concur_class_new(L, runtime, CONCUR_CLASS_STREAM, sizeof *box, 0);
+  concur_stream_box *box = concur_class_new(L, runtime, CONCUR_CLASS_STREAM, sizeof *box, 0);
   concur_loop *loop = concur_scheduler_loop(L, runtime->scheduler);
   (void)hub_of(L, loop);
   int error;
@@ -202,16 +201,10 @@ static void on_linger(concur_timer *timer, void *context) {
   concur_stream_finish(stream);
 }
 
-/* The part of closing that needs no waiting.  What is unsent goes on being sent for `grace_ns`. */
-static void begin_close(concur_stream *stream, uint64_t grace_ns) {
-  if (stream->state == CONCUR_STREAM_NEW) concur_stream_finish(stream);
-  if (stream->state != CONCUR_STREAM_OPEN) return;
-  concur_stream_send(stream);
-  stream->state = CONCUR_STREAM_CLOSING;
-  concur_stream_close_read(stream);
-  concur_stream_close_write(stream);
-  bool sent = concur_stream_unsent(stream) == 0 && !stream->shutting;
-  if (sent || stream->write_error != 0 || !concur_loop_reserve_timer(stream->loop)) {
+/* What is unsent goes on being sent for `grace_ns`. */
+static void linger(concur_stream *stream, uint64_t grace_ns) {
+  concur_loop_stop_timer(stream->loop, &stream->linger);
+  if (!concur_loop_reserve_timer(stream->loop)) {
     concur_stream_finish(stream);
     return;
   }
@@ -220,14 +213,40 @@ static void begin_close(concur_stream *stream, uint64_t grace_ns) {
                           concur_deadline_after(stream->loop, grace_ns));
 }
 
+/* The part of closing that needs no waiting. */
+static void begin_close(concur_stream *stream, uint64_t grace_ns) {
+  if (stream->state == CONCUR_STREAM_NEW) concur_stream_finish(stream);
+  if (stream->state != CONCUR_STREAM_OPEN) return;
+  concur_stream_send(stream);
+  stream->state = CONCUR_STREAM_CLOSING;
+  concur_stream_close_read(stream);
+  concur_stream_close_write(stream);
+  bool sent = concur_stream_unsent(stream) == 0 && !stream->shutting;
+  if (sent || stream->write_error != 0) {
+    concur_stream_finish(stream);
+  } else {
+    linger(stream, grace_ns);
+  }
+}
+
+/* Another close, while this one goes on: it may give less time than is left. */
+static void hasten_close(concur_stream *stream, uint64_t grace_ns) {
+  concur_loop *loop = stream->loop;
+  if (stream->state == CONCUR_STREAM_CLOSING &&
+      concur_deadline_after(loop, grace_ns) <
+          concur_heap_deadline_of(&loop->timers, &stream->linger)) {
+    linger(stream, grace_ns);
+  }
+}
+
 /* A closing stream is not given up before it has sent what it accepted, or its time is over. */
 static bool never_abort(concur_fiber *fiber) {
   (void)fiber;
   return false;
 }
 
-static const concur_wait wait_close = {.name = "Stream:close", .abort = never_abort,
-                                       .detach = NULL};
+static const concur_wait wait_close = {
+    .name = "Stream:close", .abort = never_abort, .detach = NULL};
 
 static int close_done(lua_State *L, concur_fiber *fiber) {
   const concur_stream_box *box = lua_touserdata(L, 1);
@@ -242,29 +261,38 @@ static int close_done(lua_State *L, concur_fiber *fiber) {
 /*@lua
 ---Closes the stream.  What was written and is not sent yet is sent first, for at most `grace`
 ---seconds; this wait is shielded from cancellation.  Reads and writes that wait in other tasks end
----with `nil, Closed`.  Idempotent.  Where waiting is impossible (a finalizer, a callback) the rest is
----sent in the background.
+---with `nil, Closed`.  Idempotent; a later call with less time than is left shortens it.  Where waiting
+---is impossible (a finalizer, a callback) the rest is sent in the background.
 ---@async
 ---@param grace? number seconds (5)
 ---@return boolean? true
 ---@return concur.Error? error what was written could not be sent
 function Stream:close(grace) end
 */
-static int l_close(lua_State *L) {
-  concur_runtime *runtime = concur_runtime_of(L);
-  concur_stream_box *box = concur_class_check(L, 1, CONCUR_CLASS_STREAM);
-  uint64_t grace_ns = lua_isnoneornil(L, 2) || !lua_isnumber(L, 2) /* __close: the error */
-                          ? concur_seconds_to_ns(GRACE_SECONDS)
-                          : concur_check_duration(L, 2);
+static int close_box(lua_State *L, concur_stream_box *box, uint64_t grace_ns) {
   concur_stream *stream = box->stream;
   if (stream != NULL) begin_close(stream, grace_ns);
   lua_settop(L, 1);
-  if (box->stream != NULL && concur_fiber_may_wait(L, runtime)) {
-    concur_fiber *fiber = concur_fiber_enter(L, runtime);
+  if (box->stream != NULL && concur_fiber_may_wait(L, concur_runtime_of(L))) {
+    concur_fiber *fiber = concur_fiber_enter(L, concur_runtime_of(L));
     concur_list_append(&stream->drainers, &fiber->waiter.node);
     return concur_fiber_park(L, fiber, &wait_close, stream, close_done);
   }
   return close_done(L, NULL);
+}
+
+static int l_close(lua_State *L) {
+  concur_stream_box *box = concur_class_check(L, 1, CONCUR_CLASS_STREAM);
+  if (lua_isnoneornil(L, 2)) return close_box(L, box, concur_seconds_to_ns(GRACE_SECONDS));
+  uint64_t grace_ns = concur_check_duration(L, 2);
+  if (box->stream != NULL) hasten_close(box->stream, grace_ns);
+  return close_box(L, box, grace_ns);
+}
+
+/* __close: argument 2 is the error that ends the block, if any. */
+static int l_leave(lua_State *L) {
+  concur_stream_box *box = concur_class_check(L, 1, CONCUR_CLASS_STREAM);
+  return close_box(L, box, concur_seconds_to_ns(GRACE_SECONDS));
 }
 
 static int l_gc(lua_State *L) {
@@ -364,7 +392,7 @@ void concur_stream_open(lua_State *L, concur_runtime *runtime) {
   const luaL_Reg methods[] = {
       {"close", l_close}, {"closed", l_closed}, {"fd", l_fd}, {"detach", l_detach}, {NULL, NULL}};
   const luaL_Reg metamethods[] = {
-      {"__close", l_close}, {"__gc", l_gc}, {"__tostring", l_tostring}, {NULL, NULL}};
+      {"__close", l_leave}, {"__gc", l_gc}, {"__tostring", l_tostring}, {NULL, NULL}};
   concur_class_define(L, runtime, CONCUR_CLASS_STREAM, "concur.Stream", methods, metamethods);
   concur_stream_add_methods(L, runtime, concur_stream_read_methods);
   concur_stream_add_methods(L, runtime, concur_stream_read_some_methods);

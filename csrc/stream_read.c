@@ -16,7 +16,8 @@ static concur_scan format_of(lua_State *L, int index, size_t limit) {
     scan.limit = (size_t)count;
     return scan;
   }
-  const char *name = luaL_checkstring(L, index);
+  if (lua_type(L, index) != LUA_TSTRING) (void)luaL_typeerror(L, index, "format");
+  const char *name = lua_tostring(L, index);
   if (*name == '*') name++; /* as Lua 5.2 wrote them */
   switch (*name) {
   case 'l': scan.kind = CONCUR_SCAN_LINE; break;

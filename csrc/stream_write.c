@@ -394,20 +394,36 @@ static int l_setvbuf(lua_State *L) {
   return 1;
 }
 
-static void set_mark(lua_State *L, int index, const char *name, size_t *mark) {
-  if (lua_getfield(L, index, name) != LUA_TNIL) {
+/* Reads the mark `name` of the table at `index`; false when it is not there. */
+static bool read_mark(lua_State *L, int index, const char *name, size_t *mark) {
+  bool given = lua_getfield(L, index, name) != LUA_TNIL;
+  if (given) {
     if (!lua_isinteger(L, -1) || lua_tointeger(L, -1) < 0) {
       luaL_argerror(L, index, lua_pushfstring(L, "'%s' must be a count of bytes", name));
     }
     *mark = (size_t)lua_tointeger(L, -1);
   }
   lua_pop(L, 1);
+  return given;
+}
+
+/* Reads two marks; a low one that is not given stays below the high one. */
+static void read_marks(lua_State *L, int index, const char *const names[2], size_t *high,
+                       size_t *low) {
+  (void)read_mark(L, index, names[0], high);
+  bool given = read_mark(L, index, names[1], low);
+  luaL_argcheck(L, *high > 0, index, "a high mark must be at least 1");
+  if (given && *low > *high) {
+    luaL_argerror(L, index, lua_pushfstring(L, "'%s' is above '%s'", names[1], names[0]));
+  }
+  if (*low >= *high) *low = *high - 1;
 }
 
 /*@lua
 ---How much may pile up in the stream.  A write waits while `write_high` bytes are unsent, until there
 ---are `write_low`; reading from the system pauses while `read_high` bytes wait to be read, until there
----are `read_low`.  (64 KiB, 16 KiB.)
+---are `read_low`.  (64 KiB, 16 KiB.)  A low mark above its high mark is an error; one that is not
+---given follows when the high mark falls below it.
 ---@param marks {read_high: integer?, read_low: integer?, write_high: integer?, write_low: integer?}
 ---@return concur.Stream self
 function Stream:water_marks(marks) end
@@ -417,13 +433,15 @@ static int l_water_marks(lua_State *L) {
   concur_stream *stream = concur_stream_check(L, 1);
   luaL_checktype(L, 2, LUA_TTABLE);
   concur_check_options(L, 2, names);
-  size_t marks[] = {stream->in_high, stream->in_low, stream->out_high, stream->out_low};
-  for (int i = 0; i < 4; i++) set_mark(L, 2, names[i], &marks[i]);
-  luaL_argcheck(L, marks[0] > 0 && marks[2] > 0, 2, "a high mark must be at least 1");
-  stream->in_high = marks[0];
-  stream->in_low = marks[1] < marks[0] ? marks[1] : marks[0] - 1;
-  stream->out_high = marks[2];
-  stream->out_low = marks[3] < marks[2] ? marks[3] : marks[2] - 1;
+  size_t in_high = stream->in_high, in_low = stream->in_low;
+  size_t out_high = stream->out_high, out_low = stream->out_low;
+  read_marks(L, 2, names, &in_high, &in_low);
+  read_marks(L, 2, names + 2, &out_high, &out_low);
+  stream = concur_stream_check(L, 1); /* a metamethod may have closed it */
+  stream->in_high = in_high;
+  stream->in_low = in_low;
+  stream->out_high = out_high;
+  stream->out_low = out_low;
   wake_writers(stream, CONCUR_OUTCOME_VALUE); /* they look again */
   lua_settop(L, 1);
   return 1;

@@ -101,10 +101,10 @@ static int l_fd(lua_State *L) {
   return 1;
 }
 
-/* Sets options of the table at `index`; true, or nil and an error. */
-static int set_options(lua_State *L, int index, int fd, int family) {
+/* True, or nil and an error. */
+static int set_options(lua_State *L, const concur_udp *self, const concur_udp_options *options) {
   const char *failed;
-  int error = concur_udp_options_set(L, index, fd, family, &failed);
+  int error = concur_udp_options_set(options, self->fd, self->family, &failed);
   if (error == 0) {
     lua_pushboolean(L, 1);
     return 1;
@@ -136,10 +136,12 @@ function Udp:join(group, interface) end
 function Udp:leave(group, interface) end
 */
 static int l_set(lua_State *L) {
-  const concur_udp *self = concur_udp_check(L);
+  concur_udp_options options;
+  (void)concur_udp_check(L);
   luaL_checktype(L, 2, LUA_TTABLE);
   concur_check_options(L, 2, concur_udp_option_names);
-  return set_options(L, 2, self->fd, self->family);
+  concur_udp_options_read(L, 2, &options);
+  return set_options(L, concur_udp_check(L), &options); /* a metamethod may have closed it */
 }
 
 static int change_membership(lua_State *L, bool join) {
@@ -187,21 +189,47 @@ static void udp_close(concur_udp *self) {
   concur_parking_close(&self->senders);
 }
 
+/* What a socket is made with. */
+typedef struct make_options {
+  bool reuseaddr;
+  bool reuseport;
+  bool ipv6only;
+  concur_udp_options later; /* those that may also be set later */
+} make_options;
+
+static bool option_flag(lua_State *L, int index, const char *name) {
+  lua_getfield(L, index, name);
+  bool value = lua_toboolean(L, -1);
+  lua_pop(L, 1);
+  return value;
+}
+
+/* Reads the table at `index`, if there is one.  May run metamethods, and raise. */
+static make_options make_options_read(lua_State *L, int index) {
+  make_options options = {.reuseaddr = false};
+  if (lua_isnil(L, index)) return options;
+  luaL_checktype(L, index, LUA_TTABLE);
+  options.reuseaddr = option_flag(L, index, "reuseaddr");
+  options.reuseport = option_flag(L, index, "reuseport");
+  options.ipv6only = option_flag(L, index, "ipv6only");
+  concur_udp_options_read(L, index, &options.later);
+  return options;
+}
+
+static bool set_flag(int fd, int level, int option, bool value) {
+  int number = value;
+  return setsockopt(fd, level, option, &number, sizeof number) == 0;
+}
+
 /* A bound descriptor.  A libuv code. */
-static int descriptor_new(lua_State *L, const concur_address *address, int *fd) {
+static int descriptor_new(const concur_address *address, const make_options *options, int *fd) {
   int family = address->storage.ss_family;
-  int on = 1;
-  /* First what may call a metamethod, and so raise. */
-  bool reuseaddr = lua_istable(L, 3) && lua_getfield(L, 3, "reuseaddr") && lua_toboolean(L, -1);
-  bool reuseport = lua_istable(L, 3) && lua_getfield(L, 3, "reuseport") && lua_toboolean(L, -1);
-  int only = lua_istable(L, 3) && lua_getfield(L, 3, "ipv6only") && lua_toboolean(L, -1);
   *fd = socket(family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (*fd < 0) return concur_udp_last_error();
-  bool ok =
-      (!reuseaddr || setsockopt(*fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0) &&
-      (!reuseport || setsockopt(*fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on) == 0) &&
-      (family != AF_INET6 || setsockopt(*fd, IPPROTO_IPV6, IPV6_V6ONLY, &only, sizeof only) == 0) &&
-      bind(*fd, concur_address_sockaddr(address), address->size) == 0;
+  bool ok = (!options->reuseaddr || set_flag(*fd, SOL_SOCKET, SO_REUSEADDR, true)) &&
+            (!options->reuseport || set_flag(*fd, SOL_SOCKET, SO_REUSEPORT, true)) &&
+            (family != AF_INET6 || set_flag(*fd, IPPROTO_IPV6, IPV6_V6ONLY, options->ipv6only)) &&
+            bind(*fd, concur_address_sockaddr(address), address->size) == 0;
   return ok ? 0 : concur_udp_last_error();
 }
 
@@ -230,26 +258,19 @@ static int udp_new(concur_loop *loop, concur_udp_box *owner, int fd, int family)
 static int l_udp(lua_State *L) {
   concur_runtime *runtime = concur_runtime_of(L);
   concur_address address;
-  const char *failed;
   lua_settop(L, 3);
   concur_socket_check_address(L, 1, &address);
-  if (!lua_isnil(L, 3)) {
-    luaL_checktype(L, 3, LUA_TTABLE);
-    (void)concur_udp_options_set(L, 3, -1, AF_INET, &failed); /* checks their types */
-  }
+  make_options options = make_options_read(L, 3);
   concur_loop *loop = concur_scheduler_loop(L, runtime->scheduler);
   concur_udp_box *owner = concur_class_new(L, runtime, CONCUR_CLASS_UDP, sizeof *owner, 0);
-  luaL_checkstack(L, LUA_MINSTACK, NULL);
   int fd;
-  int error = descriptor_new(L, &address, &fd);
+  int error = descriptor_new(&address, &options, &fd);
   if (error == 0) error = udp_new(loop, owner, fd, address.storage.ss_family);
   if (error != 0) {
     if (fd >= 0) (void)close(fd);
     return concur_udp_fail(L, error, "udp", &address);
   }
-  lua_settop(L, 4);
-  if (lua_isnil(L, 3)) return 1;
-  int count = set_options(L, 3, owner->udp->fd, owner->udp->family);
+  int count = set_options(L, owner->udp, &options.later);
   if (count == 1) {
     lua_settop(L, 4);
   } else if (owner->udp != NULL) {

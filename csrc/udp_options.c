@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <net/if.h>
 #include <netinet/in.h>
+#include <stdio.h>
 #include <sys/socket.h>
 
 #include "address.h"
@@ -56,10 +57,49 @@ int concur_udp_membership(int fd, const char *group, const char *interface, bool
 
 /* ---- options ---- */
 
+enum {
+  BROADCAST,
+  TTL,
+  MULTICAST_TTL,
+  MULTICAST_LOOP,
+  MULTICAST_INTERFACE,
+  RECEIVE_BUFFER,
+  SEND_BUFFER
+};
+
 const char *const concur_udp_option_names[] = {"broadcast",           "ttl",
                                                "multicast_ttl",       "multicast_loop",
                                                "multicast_interface", "receive_buffer",
                                                "send_buffer",         NULL};
+
+static const int option_types[] = {LUA_TBOOLEAN, LUA_TNUMBER, LUA_TNUMBER, LUA_TBOOLEAN,
+                                   LUA_TSTRING,  LUA_TNUMBER, LUA_TNUMBER};
+
+/* The value of option `i` is on top of the stack: of the right type? */
+static void check_type(lua_State *L, int index, int i) {
+  int type = lua_type(L, -1);
+  if (type == option_types[i] && (type != LUA_TNUMBER || lua_isinteger(L, -1))) return;
+  const char *expected =
+      option_types[i] == LUA_TNUMBER ? "integer" : lua_typename(L, option_types[i]);
+  luaL_argerror(L, index,
+                lua_pushfstring(L, "option '%s': %s expected, got %s", concur_udp_option_names[i],
+                                expected, luaL_tolstring(L, -1, NULL)));
+}
+
+void concur_udp_options_read(lua_State *L, int index, concur_udp_options *options) {
+  memset(options, 0, sizeof *options);
+  for (int i = 0; i < CONCUR_UDP_OPTIONS; i++) {
+    options->given[i] = lua_getfield(L, index, concur_udp_option_names[i]) != LUA_TNIL;
+    if (options->given[i]) {
+      check_type(L, index, i);
+      options->values[i] = lua_isboolean(L, -1) ? lua_toboolean(L, -1) : lua_tointeger(L, -1);
+      if (i == MULTICAST_INTERFACE) {
+        (void)snprintf(options->interface, sizeof options->interface, "%s", lua_tostring(L, -1));
+      }
+    }
+    lua_pop(L, 1);
+  }
+}
 
 static int set_multicast_interface(int fd, int family, const char *name) {
   struct ip_mreqn interface;
@@ -71,51 +111,29 @@ static int set_multicast_interface(int fd, int family, const char *name) {
   return set_integer(fd, IPPROTO_IPV6, IPV6_MULTICAST_IF, interface.imr_ifindex);
 }
 
-/* One option, which is there: `flag`, `number` or `text`, whichever it takes. */
-static int set_option(int fd, int family, int option, bool flag, int number, const char *text) {
+static int set_option(const concur_udp_options *options, int i, int fd, int family) {
   bool ip6 = family == AF_INET6;
-  switch (option) {
-  case 0: return set_integer(fd, SOL_SOCKET, SO_BROADCAST, flag);
-  case 1:
-    return set_integer(fd, ip6 ? IPPROTO_IPV6 : IPPROTO_IP, ip6 ? IPV6_UNICAST_HOPS : IP_TTL,
-                       number);
-  case 2:
-    return set_integer(fd, ip6 ? IPPROTO_IPV6 : IPPROTO_IP,
-                       ip6 ? IPV6_MULTICAST_HOPS : IP_MULTICAST_TTL, number);
-  case 3:
-    return set_integer(fd, ip6 ? IPPROTO_IPV6 : IPPROTO_IP,
-                       ip6 ? IPV6_MULTICAST_LOOP : IP_MULTICAST_LOOP, flag);
-  case 4: return set_multicast_interface(fd, family, text);
-  case 5: return set_integer(fd, SOL_SOCKET, SO_RCVBUF, number);
-  default: return set_integer(fd, SOL_SOCKET, SO_SNDBUF, number);
+  int level = ip6 ? IPPROTO_IPV6 : IPPROTO_IP;
+  if (options->values[i] < 0 || options->values[i] > INT32_MAX) return UV_EINVAL;
+  int value = (int)options->values[i];
+  switch (i) {
+  case BROADCAST: return set_integer(fd, SOL_SOCKET, SO_BROADCAST, value);
+  case TTL: return set_integer(fd, level, ip6 ? IPV6_UNICAST_HOPS : IP_TTL, value);
+  case MULTICAST_TTL:
+    return set_integer(fd, level, ip6 ? IPV6_MULTICAST_HOPS : IP_MULTICAST_TTL, value);
+  case MULTICAST_LOOP:
+    return set_integer(fd, level, ip6 ? IPV6_MULTICAST_LOOP : IP_MULTICAST_LOOP, value);
+  case MULTICAST_INTERFACE: return set_multicast_interface(fd, family, options->interface);
+  case RECEIVE_BUFFER: return set_integer(fd, SOL_SOCKET, SO_RCVBUF, value);
+  default: return set_integer(fd, SOL_SOCKET, SO_SNDBUF, value);
   }
 }
 
-static const int option_types[] = {LUA_TBOOLEAN, LUA_TNUMBER, LUA_TNUMBER, LUA_TBOOLEAN,
-                                   LUA_TSTRING,  LUA_TNUMBER, LUA_TNUMBER};
-
-int concur_udp_options_set(lua_State *L, int index, int fd, int family, const char **failed) {
-  for (int i = 0; concur_udp_option_names[i] != NULL; i++) {
-    const char *name = concur_udp_option_names[i];
-    int type = lua_getfield(L, index, name);
-    if (type != LUA_TNIL &&
-        (type != option_types[i] || (type == LUA_TNUMBER && !lua_isinteger(L, -1)))) {
-      const char *expected =
-          option_types[i] == LUA_TNUMBER ? "integer" : lua_typename(L, option_types[i]);
-      luaL_argerror(L, index,
-                    lua_pushfstring(L, "option '%s': %s expected, got %s", name, expected,
-                                    luaL_tolstring(L, -1, NULL)));
-    }
-    int error = 0;
-    if (type != LUA_TNIL && fd >= 0) {
-      lua_Integer number = type == LUA_TNUMBER ? lua_tointeger(L, -1) : 0;
-      bool fits = number >= 0 && number <= INT32_MAX;
-      error = fits ? set_option(fd, family, i, lua_toboolean(L, -1), (int)number,
-                                type == LUA_TSTRING ? lua_tostring(L, -1) : NULL)
-                   : UV_EINVAL;
-    }
-    lua_pop(L, 1);
-    *failed = name;
+int concur_udp_options_set(const concur_udp_options *options, int fd, int family,
+                           const char **failed) {
+  for (int i = 0; i < CONCUR_UDP_OPTIONS; i++) {
+    int error = options->given[i] ? set_option(options, i, fd, family) : 0;
+    *failed = concur_udp_option_names[i];
     if (error != 0) return error;
   }
   return 0;

@@ -166,7 +166,8 @@ describe("net.connect and net.listen", function()
     expect.message("option 'path' is missing", net.connect, {})
     expect.message("goes without a host", net.connect, "127.0.0.1", 1, { path = "x" })
     expect.message("the path is too long", net.connect, { path = ("x"):rep(200) })
-    expect.message("keepalive must be", net.connect, "127.0.0.1", 1, { keepalive = "x" })
+    expect.message("option 'keepalive' must be a boolean or seconds", net.connect, "127.0.0.1", 1,
+      { keepalive = "x" })
     expect.message("options expected, got number", net.listen, "127.0.0.1", 1, 2)
     expect.message("bad argument #1 to 'listen_fd' (not a descriptor)", net.listen_fd, "3")
   end)
@@ -176,6 +177,15 @@ describe("net.connect and net.listen", function()
       "net.connect()", "net.connect('127.0.0.1')", "net.connect('127.0.0.1', 1, { a = 1 })",
       "net.listen(80)", "net.listen { a = 1 }", "net.serve()", "net.serve(print, 80)",
       "net.serve(print, '127.0.0.1', 0, { a = 1 })", "net.from_fd 'x'", "net.listen_fd(-1)",
+      "net.from_fd(1 << 40)", "net.connect('a\\0b', 80)", "net.listen(('x'):rep(2000), 80)",
+      "net.connect { path = ('x'):rep(300) }", "net.connect { path = '' }",
+      "net.listen { path = ('x'):rep(300) }", "net.listen { path = 'a\\0b' }",
+      "net.serve(print, { path = '' })",
+      "net.listen('127.0.0.1', 0, { backlog = 0 })",
+      "net.listen('127.0.0.1', 0, { keepalive = 0 / 0 })",
+      "net.connect('127.0.0.1', 1, { local_address = 'localhost' })",
+      "net.connect('127.0.0.1', 1, { local_port = 1.5 })",
+      "net.udp(80)", "net.udp(('x'):rep(2000))", "net.udp('127.0.0.1', 0, { ttl = 1.5 })",
     } do
       local name = call:match "^net%.([%w_]+)"
       local program = assert(load("local net = ...\nlocal _ = " .. call, "=script"))
@@ -186,8 +196,28 @@ describe("net.connect and net.listen", function()
     end
   end)
 
+  it("name the line of a resolver's user when it returns no addresses", function()
+    for _, result in ipairs { "7", "{ 'x' }", "{ { address = 'x' } }", "{ { address = 1 } }",
+      "{ { address = '::1', port = 'x' } }" } do
+      local program = assert(load(([[local net = ...
+        net.connect("example", 80, { resolver = function() return %s end })]]):format(result),
+        "=script"))
+      local ok, message = pcall(program, net)
+      assert.is_false(ok)
+      assert.matches("^script:2: option 'resolver' must return", message)
+    end
+  end)
+
+  it("use only addresses of the family that is asked for", function()
+    for family, host in pairs { inet = "::1", inet6 = "127.0.0.1" } do
+      expect_code("EAI_NONAME", host, net.connect(host, REFUSED, { family = family }))
+      expect_code("EAI_NONAME", host, net.listen(host, 0, { family = family }))
+    end
+  end)
+
   it("leave what is no IP number to the resolver", function()
-    for _, host in ipairs { "127.0.0.1:80", "http://127.0.0.1", "http://[::1]:80/" } do
+    for _, host in ipairs { "127.0.0.1:80", "http://127.0.0.1", "http://[::1]:80/", "1::2::3",
+      "999.1.1.1", "fe80::1%nowhere" } do
       local asked
       local stream, err = net.connect(host, 80, { resolver = function(name)
         asked = name

@@ -255,7 +255,12 @@ describe("stream:water_marks", function()
     expect.message("must be a count of bytes", one.water_marks, one, { read_low = -1 })
     expect.message("must be a count of bytes", one.water_marks, one, { write_low = 1.5 })
     expect.message("a high mark must be at least 1", one.water_marks, one, { write_high = 0 })
-    assert.equal(other, other:water_marks { read_high = 1, write_high = 1, read_low = 9 })
+    expect.message("'read_low' is above 'read_high'", one.water_marks, one,
+      { read_high = 5, read_low = 6 })
+    expect.message("'write_low' is above 'write_high'", one.water_marks, one,
+      { write_low = 65537 }) -- above the one in force
+    assert.equal(other, other:water_marks { read_high = 1, write_high = 1 }) -- the low ones follow
+    assert.equal(other, other:water_marks { write_high = 7, write_low = 7 })
   end)
 end)
 

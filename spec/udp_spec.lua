@@ -203,7 +203,7 @@ describe("net.udp", function()
       { "#2", net.udp, "127.0.0.1", -1 },
       { "#2", net.udp, "127.0.0.1", "x" },
       { "unknown option 'reuse'", net.udp, nil, 0, { reuse = true } },
-      { "option 'ttl': number expected", net.udp, nil, 0, { ttl = "x" } },
+      { "option 'ttl': integer expected", net.udp, nil, 0, { ttl = "x" } },
       { "option 'ttl': integer expected", net.udp, nil, 0, { ttl = 1.5 } },
       { "'ipx' is not possible", net.udp, nil, 0, { family = "ipx" } },
       { "unknown option 'family'", one.set, one, { family = "inet" } },

@@ -1172,8 +1172,8 @@ function Stream:keepalive(on) end
 
 ---Closes the stream.  What was written and is not sent yet is sent first, for at most `grace`
 ---seconds; this wait is shielded from cancellation.  Reads and writes that wait in other tasks end
----with `nil, Closed`.  Idempotent.  Where waiting is impossible (a finalizer, a callback) the rest is
----sent in the background.
+---with `nil, Closed`.  Idempotent; a later call with less time than is left shortens it.  Where waiting
+---is impossible (a finalizer, a callback) the rest is sent in the background.
 ---@async
 ---@param grace? number seconds (5)
 ---@return boolean? true
@@ -1275,7 +1275,8 @@ function Stream:setvbuf(mode, size) end
 
 ---How much may pile up in the stream.  A write waits while `write_high` bytes are unsent, until there
 ---are `write_low`; reading from the system pauses while `read_high` bytes wait to be read, until there
----are `read_low`.  (64 KiB, 16 KiB.)
+---are `read_low`.  (64 KiB, 16 KiB.)  A low mark above its high mark is an error; one that is not
+---given follows when the high mark falls below it.
 ---@param marks {read_high: integer?, read_low: integer?, write_high: integer?, write_low: integer?}
 ---@return concur.Stream self
 function Stream:water_marks(marks) end

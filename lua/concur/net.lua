@@ -31,8 +31,22 @@ local ACCEPT_OPTIONS = { nodelay = "boolean", keepalive = "any" }
 local SERVE_OPTIONS = { limit = "number", grace = "number", on_error = "function",
   on_listen = "function" }
 
+local function is_port(value)
+  local number = math.tointeger(value)
+  return number ~= nil and number >= 0 and number <= 65535, "a port"
+end
+
 -- What a value must be, besides its type; NaN is none of it.
 local CHECKS = {
+  local_address = function(value) return core.ip_family(value), "an IP address" end,
+  local_port = is_port,
+  backlog = function(value)
+    return math.type(value) == "integer" and value >= 1 and value < 2 ^ 31, "a count, at least 1"
+  end,
+  keepalive = function(value)
+    local seconds = type(value) == "number" and value > 0 and value <= 32767
+    return seconds or type(value) == "boolean", "a boolean or seconds from 1 to 32767"
+  end,
   family = function(value) return value == "inet" or value == "inet6", "'inet' or 'inet6'" end,
   limit = function(value) return value >= 1, "at least 1" end,
   grace = function(value) return value == value, "a number of seconds" end,
@@ -42,12 +56,16 @@ local CHECKS = {
 local SOURCE = debug.getinfo(1, "S").source
 
 -- Raises where the user called this file.
-local function argument_error(position, name, text, ...)
+local function misuse(text, ...)
   local level = 2
   while (debug.getinfo(level, "S") or {}).source == SOURCE do
     level = level + 1
   end
-  error(("bad argument #%d to '%s' (%s)"):format(position, name, text:format(...)), level)
+  error(text:format(...), level)
+end
+
+local function argument_error(position, name, text, ...)
+  misuse("bad argument #%d to '%s' (%s)", position, name, text:format(...))
 end
 
 -- Raises when the options are not a table, or one of them is unknown or of a wrong type.
@@ -82,6 +100,8 @@ local function check_host(name, position, host, port)
   local number = math.tointeger(tonumber(port)) -- "80" as well, from an address in a text
   if type(host) ~= "string" then
     argument_error(position, name, "host expected, got %s", type(host))
+  elseif core.host_problem(host) then
+    argument_error(position, name, "%s", core.host_problem(host))
   elseif not number or number < 0 or number > 65535 then
     argument_error(position + 1, name, "port expected, got %s", tostring(port))
   end
@@ -89,7 +109,7 @@ local function check_host(name, position, host, port)
 end
 
 local function check_descriptor(name, fd)
-  if math.type(fd) ~= "integer" or fd < 0 then
+  if math.type(fd) ~= "integer" or fd < 0 or fd >= 2 ^ 31 then
     argument_error(1, name, "not a descriptor")
   end
 end
@@ -101,6 +121,10 @@ local function check_target(name, position, host, port, options, ...)
     options = check_options(name, host, position, ...)
     if not options.path then
       argument_error(position, name, "option 'path' is missing")
+    end
+    local problem = core.path_problem(options.path)
+    if problem then
+      argument_error(position, name, "option 'path': %s", problem)
     end
     return nil, nil, options
   end
@@ -116,27 +140,36 @@ end
 -- Names
 -- ---------------------------------------------------------------------------------------------
 
--- What is neither is a name, for the resolver to know or not: "127.0.0.1:80", "http://[::1]".
-local function ip_family(host)
-  if host:find "^[%x:.]*:[%x.]*:[%x:.]*$" or host:find "^[%x:.]*:[%x.]*:[%x:.]*%%[^/]+$" then
-    return "inet6"
-  elseif host:find "^%d+%.%d+%.%d+%.%d+$" then
-    return "inet"
+-- What a user's resolver returned: raises unless it is a list of addresses.
+local function check_resolved(list)
+  if type(list) ~= "table" then
+    misuse("option 'resolver' must return a list, or nil and an error; not a %s", type(list))
   end
-  return nil
+  for i, entry in ipairs(list) do
+    local address = type(entry) == "table" and entry.address
+    if type(address) ~= "string" or not core.ip_family(address) then
+      misuse("option 'resolver' must return IP addresses; that of entry %d is %s", i,
+        tostring(address))
+    elseif entry.port ~= nil and not is_port(entry.port) then
+      misuse("option 'resolver' must return ports; that of entry %d is %s", i, tostring(entry.port))
+    end
+  end
 end
 
--- The addresses of a host, in the order in which to try them; or nil, err.
+-- The addresses of a host, in the order in which to try them; or nil, err. What is no IP address is
+-- a name, for the resolver to know or not: "127.0.0.1:80", "http://[::1]", "1::2::3".
 local function addresses_of(host, port, options)
-  local family = ip_family(host)
-  if family then
+  local family = core.ip_family(host)
+  if family and family == (options.family or family) then
     return { { address = host, port = port, family = family } }
   end
   local resolver = options.resolver or require("concur.dns").resolve
   local list, err = resolver(host, port, { family = options.family })
   if not list then
     return nil, err
-  elseif #list == 0 then
+  end
+  check_resolved(list)
+  if #list == 0 then
     return nil, errors.new("OSError", ("%s: the name has no address"):format(host),
       { code = "EAI_NODATA", call = "resolve", address = host })
   end
@@ -475,6 +508,9 @@ function net.serve(handler, host, port, options)
   end
   if is_listener(host) then
     options = check_options("serve", port, 3, SERVE_OPTIONS)
+    if host:closed() then
+      error(errors.new("Closed", "serve: the listener is closed"), 0)
+    end
   else
     host, port, options = check_target("serve", 2, host, port, options, LISTEN_OPTIONS,
       SERVE_OPTIONS)

@@ -10,21 +10,17 @@ local M = {}
 
 local UDP_OPTIONS = {
   reuseaddr = "boolean", reuseport = "boolean", ipv6only = "boolean", family = "string",
-  broadcast = "boolean", ttl = "number", multicast_ttl = "number", multicast_loop = "boolean",
-  multicast_interface = "string", receive_buffer = "number", send_buffer = "number",
+  broadcast = "boolean", ttl = "integer", multicast_ttl = "integer", multicast_loop = "boolean",
+  multicast_interface = "string", receive_buffer = "integer", send_buffer = "integer",
 }
 local ANY = { inet = "0.0.0.0", inet6 = "::" }
 
 local methods = core.udp_methods
 local send_to, connect = methods.send_to, methods.connect
 
-local function is_number(host)
-  return host:find(":", 1, true) or host:find "^%d+%.%d+%.%d+%.%d+$"
-end
-
 -- The first address of a host, as a number; or nil, err.
 local function number_of(host, family)
-  if is_number(host) then
+  if core.ip_family(host) then
     return host
   end
   local list, err = concur.dns.resolve(host, nil, { type = "udp", family = family })
@@ -43,6 +39,8 @@ local function check_target(name, position, host, port)
   if type(host) ~= "string" then
     error(("bad argument #%d to '%s' (host expected, got %s)"):format(position, name,
       type(host)), 3)
+  elseif core.host_problem(host) then
+    error(("bad argument #%d to '%s' (%s)"):format(position, name, core.host_problem(host)), 3)
   elseif not number or number < 0 or number > 65535 then
     error(("bad argument #%d to '%s' (port expected, got %s)"):format(position + 1, name,
       tostring(port)), 3)
@@ -54,7 +52,7 @@ function methods.send_to(socket, data, host, port)
     error(("bad argument #1 to 'send_to' (string expected, got %s)"):format(type(data)), 2)
   end
   check_target("send_to", 2, host, port)
-  if is_number(host) then
+  if core.ip_family(host) then
     return send_to(socket, data, host, port)
   end
   local number, err = number_of(host, family_of(socket))
@@ -68,7 +66,7 @@ function methods.connect(socket, host, port)
   if host ~= nil then
     check_target("connect", 1, host, port)
   end
-  if host == nil or is_number(host) then
+  if host == nil or core.ip_family(host) then
     return connect(socket, host, port)
   end
   local number, err = number_of(host, family_of(socket))
@@ -88,9 +86,9 @@ local function check_options(options)
     local expected = UDP_OPTIONS[name]
     if not expected then
       error(("bad argument #3 to 'udp' (unknown option '%s')"):format(tostring(name)), 3)
-    elseif type(value) ~= expected then
+    elseif (math.type(value) or type(value)) ~= expected then
       error(("bad argument #3 to 'udp' (option '%s': %s expected, got %s)"):format(name, expected,
-        type(value)), 3)
+        tostring(value)), 3)
     end
   end
   local family = options.family
@@ -106,6 +104,8 @@ function M.udp(host, port, options)
   port = port == nil and 0 or math.tointeger(tonumber(port)) or port
   if host ~= nil and type(host) ~= "string" then
     error(("bad argument #1 to 'udp' (host expected, got %s)"):format(type(host)), 2)
+  elseif host and core.host_problem(host) then
+    error(("bad argument #1 to 'udp' (%s)"):format(core.host_problem(host)), 2)
   elseif math.type(port) ~= "integer" or port < 0 or port > 65535 then
     error(("bad argument #2 to 'udp' (port expected, got %s)"):format(tostring(port)), 2)
   end

@@ -28,9 +28,9 @@ describe("an option of concur.net that makes no sense", function()
     assert.matches("option 'family' must be 'inet' or 'inet6', not inet5",
       connect { family = "inet5" })
     assert.matches("option 'attempt_delay' must be", connect { attempt_delay = 0 / 0 })
-    assert.matches("#3 .*option 'local_address' is not an IP address",
+    assert.matches("#3 .*option 'local_address' must be an IP address",
       connect { local_address = "nowhere" })
-    assert.matches("#3 .*option 'local_port' is not a port", connect { local_port = 65536 })
+    assert.matches("#3 .*option 'local_port' must be a port", connect { local_port = 65536 })
   end)
 
   it("is refused in place of a listener, and left alone", function()
