@@ -20,7 +20,6 @@ __attribute__((returns_nonnull)) char *luaL_prepbuffsize(luaL_Buffer *buffer, si
 void __gcov_dump(void);
 void __gcov_reset(void);
 #define _Exit(code) (__gcov_dump(), _Exit(code))
-#define abort() (__gcov_dump(), abort())
 #define raise(number) (__gcov_dump(), __gcov_reset(), raise(number))
 
 #endif
