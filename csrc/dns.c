@@ -67,7 +67,6 @@ typedef struct concur_dns {
 /* libuv's name for an error of the resolver. */
 static int uv_error_of(int error, int error_number) {
   switch (error) {
-  case 0: return 0;
   case EAI_AGAIN: return UV_EAI_AGAIN;
   case EAI_BADFLAGS: return UV_EAI_BADFLAGS;
   case EAI_FAIL: return UV_EAI_FAIL;

@@ -267,6 +267,26 @@ describe("a lookup", function()
     ]]
   end)
 
+  it("that ends after the loop, or whose task was killed, is forgotten", function()
+    run_with_slow_names [[
+      concur.run(function()
+        local task = concur.spawn(dns.resolve, "slow-50", 80)
+        concur.sleep(0.01)
+        task:kill()
+        concur.sleep(0)
+        assert(task:done())
+        concur.sleep(0.1) -- its answer comes
+        concur.spawn(dns.resolve, "slow-400", 80)
+        concur.sleep(0.01)
+      end)
+      concur.spawn(dns.resolve, "slow-400", 80)
+      concur.sleep(0.01)
+      concur.get_event_loop():close()
+      os.execute "sleep 0.5"
+      assert(dns.resolve("slow-1", 80))
+    ]]
+  end)
+
   it("names each kind of failure", function()
     local out = run_with_slow_names [[
       for _, name in ipairs { "empty", "again", "broken" } do
@@ -276,5 +296,13 @@ describe("a lookup", function()
     ]]
     assert.equal("nil\tEAI_NONAME\tempty\tresolve\nnil\tEAI_AGAIN\tagain\tresolve\n" ..
       "nil\tEMFILE\tbroken\tresolve\n", out)
+    -- the numbers of glibc's netdb.h
+    out = run_with_slow_names [[
+      for _, number in ipairs { -1, -4, -6, -7, -8, -10, -12, -99 } do
+        print(select(2, dns.resolve("error" .. number, 80)).code)
+      end
+    ]]
+    assert.equal("EAI_BADFLAGS\nEAI_FAIL\nEAI_FAMILY\nEAI_SOCKTYPE\nEAI_SERVICE\nEAI_MEMORY\n"
+      .. "EAI_OVERFLOW\nEAI_NONAME\n", out)
   end)
 end)

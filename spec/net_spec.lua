@@ -3,6 +3,7 @@
 -- file, several addresses at once, addresses, options, descriptors, errors.
 
 local concur = require "concur"
+local core = require "concur.core"
 local errors = require "concur.errors"
 local everywhere = require "spec.support.cancel_everywhere"
 local expect = require "spec.support.expect"
@@ -135,6 +136,16 @@ describe("net.connect and net.listen", function()
     local server <close> = assert(listener:accept())
     exchange(client, server)
     expect_code("EADDRINUSE", "@" .. name:sub(2), net.listen { path = name })
+  end)
+
+  it("know the zones of addresses", function()
+    local _, err = net.connect("fe80::1%lo", 9)
+    assert.equal("[fe80::1%lo]:9", err.address)
+    _, err = net.listen("fe80::1%lo", 0)
+    assert.equal("[fe80::1%lo]:0", err.address)
+    assert.is_nil((net.connect("fe80::1%nowhere", 9)))
+    expect.message("not an IP address", core.connect_tcp, "fe80::1%nowhere", 9)
+    expect.message("not an IP address", core.listen_tcp, "::1\0", 9)
   end)
 
   it("tell what is wrong, with the address", function()
@@ -488,6 +499,22 @@ describe("connecting", function()
   end)
 end)
 
+describe("a task that is killed while it connects", function()
+  it("leaves no descriptor", function()
+    local full, fillers <close>, port = full_listener()
+    local before = support.fds()
+    local task = concur.spawn(core.connect_tcp, "127.0.0.1", port)
+    concur.sleep(0.01)
+    assert.is_false(task:done())
+    task:kill()
+    concur.sleep(0)
+    assert.is_true(task:done())
+    assert.equal(before, support.fds())
+    assert.is_false(full:closed())
+    assert.is_truthy(fillers)
+  end)
+end)
+
 describe("cancelled at every step", function()
   -- What a scenario opens is closed again, so this many descriptors are left after each run.
   local function descriptors_after(scenario)
@@ -561,6 +588,16 @@ describe("descriptors", function()
     one:write "and more"
     one:close()
     assert.equal("and more", again:read "a")
+  end)
+
+  it("of TCP keep their addresses", function()
+    local listener <close>, port = listen()
+    local client <close> = assert(net.connect("127.0.0.1", port))
+    local server <close> = assert(listener:accept())
+    local again <close> = assert(net.from_fd((assert(client:detach()))))
+    assert.same({ "127.0.0.1", port }, { again:peer_address() })
+    assert.is_truthy(again:nodelay(true))
+    exchange(again, server)
   end)
 
   it("stay while something is unsent or waited for", function()

@@ -63,6 +63,7 @@ describe("a process pool", function()
       ["os.exit that says all is well"] = { function() os.exit(true, true) end, 0 },
       ["SIGKILL"] = { function() os.execute "kill -KILL $PPID" end, nil, "SIGKILL" },
       ["SIGSEGV"] = { function() os.execute "kill -SEGV $PPID" end, nil, "SIGSEGV" },
+      ["a signal without a name"] = { function() os.execute "kill -40 $PPID" end, nil, "SIG40" },
       ["SIGABRT"] = { function() os.execute "kill -ABRT $PPID" end, nil, "SIGABRT" },
     } do
       it(name, function()
@@ -238,7 +239,7 @@ describe("a process pool", function()
   end)
 
   describe("is told what is wrong with a worker that", function()
-    local function check(name, text, expected)
+    local function check(name, text, expected, more)
       local marker = support.tmpdir() .. "/lied"
       local pool <close> = concur.ProcessPoolExecutor {
         workers = 1,
@@ -246,7 +247,7 @@ describe("a process pool", function()
           marker, worker_words(), marker, support.lua,
           support.quote(support.root .. "/spec/support/liar.lua"), name) },
       }
-      local job = pool:submit(add, 1, 2)
+      local job = pool:submit(add, 1, 2, more)
       if expected then
         assert.equal(expected, job:result(20 * SCALE))
       else
@@ -277,6 +278,10 @@ describe("a process pool", function()
         check(name, text)
       end)
     end
+
+    it("sends positions while it is sent more than the link holds", function()
+      check("positions_sent", "damaged the memory", nil, ("x"):rep(3 << 20))
+    end)
 
     it("dies before it could run anything", function()
       check("mute", nil, 3)

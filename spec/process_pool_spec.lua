@@ -30,6 +30,15 @@ local function sleep(seconds)
   return "slept"
 end
 
+-- The words that start a worker, for a shell.
+local function worker_words()
+  local quoted = {}
+  for i, word in ipairs(require("concur.process_worker").command()) do
+    quoted[i] = support.quote(word)
+  end
+  return table.concat(quoted, " ")
+end
+
 describe("ProcessPoolExecutor", function()
   local before
 
@@ -410,6 +419,28 @@ describe("ProcessPoolExecutor", function()
       end)
     end)
 
+    it("takes back jobs of which the worker has a part, or nothing, before it looks at them", function()
+      concur.run(function()
+        local pool <close> = concur.ProcessPoolExecutor(1)
+        for _ in pool:map(math.abs, { 1, 2, 3, 4, 5, 6, 7, 8 }) do end -- short: it gets several
+        local pid = pool:run(function() return io.open("/proc/self/stat"):read("a"):match "^%d+" end)
+        os.execute("kill -STOP " .. pid)
+        local jobs, text = {}, ("x"):rep(3 << 20) -- three times what the link holds
+        for i = 1, 4 do
+          jobs[i] = pool:submit(function(s, n) return #s + n end, text, i)
+        end
+        concur.sleep(0.02)
+        assert.is_true(jobs[1]:cancel())
+        assert.is_true(jobs[3]:cancel())
+        os.execute("kill -CONT " .. pid)
+        assert.equal(#text + 2, jobs[2]:result())
+        assert.equal(#text + 4, jobs[4]:result())
+        assert.equal("cancelled", jobs[1]:state())
+        assert.equal("cancelled", jobs[3]:state())
+        assert.equal(0, pool:stats().crashes)
+      end)
+    end)
+
     it("ends the worker of a running job, and only that job", function()
       concur.run(function()
         local pool <close> = concur.ProcessPoolExecutor(2)
@@ -519,6 +550,17 @@ describe("ProcessPoolExecutor", function()
       assert.equal("cancelled", busy:state())
     end)
 
+    it("tells which jobs did not end in time, where they are not ended by force", function()
+      local pool = concur.ProcessPoolExecutor { workers = 1, grace = 60, command = { "sh", "-c",
+        "trap '' TERM; exec " .. worker_words() } }
+      pool:options({ name = "stubborn" }):submit(function() while true do end end)
+      pool:submit(sleep, 100)
+      concur.sleep(0.05)
+      local ok, e = pool:shutdown { grace = 0.2 }
+      assert.is_nil(ok)
+      assert.matches("stubborn", e.message)
+    end)
+
     it("flushes what jobs have written, and closes their states", function()
       local directory = support.tmpdir()
       local pool = concur.ProcessPoolExecutor(1)
@@ -620,6 +662,36 @@ describe("ProcessPoolExecutor", function()
       print "the parent goes on"
     ]], { lua = support.host, env = { ASAN_OPTIONS = "detect_leaks=0" } })
     assert.equal("the parent goes on\n", result.stdout, support.describe(result))
+  end)
+
+  it("works in a program without standard streams", function()
+    local path = support.tmpdir()
+    support.write_file(path .. "/script.lua", ([[
+      local concur = require "concur"
+      local pool <close> = concur.ProcessPoolExecutor(1)
+      local sum = pool:run(function(a, b) return a + b end, 1, 2)
+      local file <close> = assert(io.open(%q, "w"))
+      file:write(sum)
+    ]]):format(path .. "/result"))
+    local result = support.execute({ "sh", "-c", 'exec "$0" "$1" <&- >&- 2>&-', support.lua,
+      path .. "/script.lua" }, { env = {
+        LUA_PATH = support.root .. "/lua/?.lua;" .. support.root .. "/lua/?/init.lua;;",
+        LUA_CPATH = support.build .. "/?.so;;",
+      } })
+    assert.equal(0, result.code, support.describe(result))
+    assert.equal("3", support.read_file(path .. "/result"))
+  end)
+
+  it("leaves Ctrl-C to this process: workers go on", function()
+    concur.run(function()
+      local pool <close> = concur.ProcessPoolExecutor(1)
+      local job = pool:submit(function()
+        os.execute "kill -INT $PPID"
+        require("concur").sleep(0.05)
+        return "done"
+      end)
+      assert.equal("done", job:result())
+    end)
   end)
 
   it("hands no descriptor on but the standard streams and the link", function()

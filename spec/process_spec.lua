@@ -82,6 +82,7 @@ describe("process.run", function()
     assert.same({ code = 3, stdout = "out\n", stderr = "err\n" }, result)
     result = process.run { "sh", "-c", "kill -TERM $$" }
     assert.same({ signal = "SIGTERM", stdout = "", stderr = "" }, result)
+    assert.equal("SIG40", process.run({ "sh", "-c", "kill -40 $$" }).signal) -- it has no name
   end)
 
   it("passes arguments as they are", function()
@@ -280,6 +281,18 @@ describe("cancelling process.run", function()
     cancel_at(1, { "trap '' TERM; echo ready >$1; sleep 60; sleep 60", shell = true, grace = 0.3 })
     assert.is_true(concur.now() - start >= 0.29)
     assert.is_true(concur.now() - start < 50)
+  end)
+
+  it("gives grandchildren their time, too, and no more than that", function()
+    -- the shell itself ends at once
+    local _, path = cancel_at(1, { "(trap 'sleep 0.5; echo term >>$1; exit' TERM; echo ready >>$1; "
+      .. "while :; do sleep 0.01; done) & wait", shell = true, grace = 60 })
+    assert.equal("ready\nterm\n", support.read_file(path))
+    local start = concur.now()
+    local pids = cancel_at(1, { "sh -c 'trap \"\" TERM; echo $$ >>$1; sleep 60; sleep 60' sh $1 & "
+      .. "wait", shell = true, grace = 0.3 })
+    assert.is_true(concur.now() - start >= 0.29)
+    assert.is_false(is_running(tonumber(pids[1])))
   end)
 
   it("leaves the group alone when the child is in that of this process", function()
@@ -584,6 +597,26 @@ describe("process.spawn", function()
     assert.is_false(is_running(tonumber(two)))
   end)
 
+  it("is ended when the state closes, however long its grace time is", function()
+    local result = support.run_lua([[
+      local child = require "concur".process.spawn { "trap '' TERM; echo ready; sleep 60; sleep 60",
+        shell = true, grace = 1000 }
+      child.stdout:read()
+      print(child:pid())
+      os.exit(0, true)
+    ]], { timeout = 60 * SCALE })
+    assert.is_false(is_running(assert(tonumber(result.stdout), support.describe(result))))
+  end)
+
+  it("says what its streams are not for", function()
+    local child <close> = assert(process.spawn { "cat" })
+    for name, method in pairs { stdin = "read", stdout = "write", stderr = "shutdown" } do
+      local ok, err = child[name][method](child[name])
+      assert.is_nil(ok)
+      assert.equal("EBADF", err.code, name)
+    end
+  end)
+
   it("is left alone when it is detached", function()
     local result = support.run_lua([[
       local process = require "concur".process
@@ -715,6 +748,12 @@ describe("without pidfd", function()
     child:close()
     assert.same({ "ended", nil, "SIGTERM" }, { child:status() })
     assert.is_nil((child:kill()))
+  end)
+
+  it("signals reach children", function()
+    local child <close> = assert(process.spawn { "sleep", "60" })
+    assert.is_true(child:kill "SIGHUP")
+    assert.same({ nil, "SIGHUP" }, { child:wait() })
   end)
 
   it("the group is ended too, in good time", function()

@@ -7,6 +7,7 @@
  *   empty        EAI_NODATA: the name is there, but has no address
  *   again        EAI_AGAIN: no server answers
  *   broken       EAI_SYSTEM with errno EMFILE
+ *   error<n>     what the system says by the number n
  *
  * All other names, and all names of addresses but 127.0.0.9 (slow: 100 ms), are the system's affair.
  */
@@ -45,6 +46,7 @@ __attribute__((visibility("default"))) int getaddrinfo(const char *restrict name
   }
   if (strcmp(name, "empty") == 0) return EAI_NODATA;
   if (strcmp(name, "again") == 0) return EAI_AGAIN;
+  if (strncmp(name, "error", 5) == 0) return atoi(name + 5);
   if (strcmp(name, "broken") == 0) {
     errno = EMFILE;
     return EAI_SYSTEM;

@@ -5,7 +5,8 @@
 
 local lie, path = ...
 
-local SLOTS, TO_POOL, TO_POOL_BYTES, TO_WORKER_BYTES = 576, 320, 4096 + 1024 * 1024, 4096
+local SLOTS, TO_POOL, TO_POOL_BYTES = 576, 320, 4096 + 1024 * 1024
+local TO_WORKER_READ, TO_WORKER_BYTES = 128, 4096
 local SENT, STARTED = 1, 2
 
 local memory = assert(io.open("/proc/self/fd/4", "r+b"))
@@ -71,6 +72,10 @@ local LIES = {
   garbage = function() os.execute "printf 'hello, pool' >&3" end,
   positions = function()
     poke(TO_POOL, string.pack("I8", 1 << 60))
+    bell()
+  end,
+  positions_sent = function() -- where the worker says it has read to
+    poke(TO_WORKER_READ, string.pack("I8", 1 << 60))
     bell()
   end,
   everything = function()
