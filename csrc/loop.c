@@ -68,6 +68,7 @@ concur_loop *concur_loop_new(concur_runtime *runtime, int *error) {
   concur_loop *loop = calloc(1, sizeof *loop);
   *error = UV_ENOMEM;
   if (loop == NULL) return NULL;
+  concur_platform_hold_standard_streams();
   *error = uv_loop_init(&loop->uv);
   if (*error != 0) {
     free(loop);

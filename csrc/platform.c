@@ -2,9 +2,10 @@
 /* See platform.h. */
 #include "platform.h"
 
-#include <stdlib.h>
+#include <fcntl.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #ifdef __linux__
@@ -42,6 +43,16 @@ void concur_platform_name_thread(const char *name) {
   pthread_setname_np(name);
 #else
   (void)name;
+#endif
+}
+
+void concur_platform_hold_standard_streams(void) {
+#ifndef _WIN32
+  for (int fd = 0; fd <= STDERR_FILENO; fd++) {
+    if (fcntl(fd, F_GETFD) >= 0) continue;
+    int lowest = open("/dev/null", O_RDWR);
+    if (lowest > STDERR_FILENO) (void)close(lowest); /* another thread has just taken this one */
+  }
 #endif
 }
 

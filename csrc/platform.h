@@ -17,6 +17,11 @@ void concur_platform_name_thread(const char *name);
 /* The file that this code was loaded from; NULL when that is not known. */
 const char *concur_platform_module_path(void);
 
+/* libuv calls abort() when it is to close a descriptor from 0 to 2.  In a program that was started
+   without its standard streams, or has closed them, these would be the next ones that a loop opens:
+   /dev/null takes their places, and keeps them. */
+void concur_platform_hold_standard_streams(void);
+
 /* How many processors this process may use: affinity and cgroup limits count.  At least 1. */
 uint32_t concur_platform_cpu_count(void);
 

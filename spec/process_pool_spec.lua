@@ -30,15 +30,6 @@ local function sleep(seconds)
   return "slept"
 end
 
--- The words that start a worker, for a shell.
-local function worker_words()
-  local quoted = {}
-  for i, word in ipairs(require("concur.process_worker").command()) do
-    quoted[i] = support.quote(word)
-  end
-  return table.concat(quoted, " ")
-end
-
 describe("ProcessPoolExecutor", function()
   local before
 
@@ -550,17 +541,6 @@ describe("ProcessPoolExecutor", function()
       assert.equal("cancelled", busy:state())
     end)
 
-    it("tells which jobs did not end in time, where they are not ended by force", function()
-      local pool = concur.ProcessPoolExecutor { workers = 1, grace = 60, command = { "sh", "-c",
-        "trap '' TERM; exec " .. worker_words() } }
-      pool:options({ name = "stubborn" }):submit(function() while true do end end)
-      pool:submit(sleep, 100)
-      concur.sleep(0.05)
-      local ok, e = pool:shutdown { grace = 0.2 }
-      assert.is_nil(ok)
-      assert.matches("stubborn", e.message)
-    end)
-
     it("flushes what jobs have written, and closes their states", function()
       local directory = support.tmpdir()
       local pool = concur.ProcessPoolExecutor(1)
@@ -662,24 +642,6 @@ describe("ProcessPoolExecutor", function()
       print "the parent goes on"
     ]], { lua = support.host, env = { ASAN_OPTIONS = "detect_leaks=0" } })
     assert.equal("the parent goes on\n", result.stdout, support.describe(result))
-  end)
-
-  it("works in a program without standard streams", function()
-    local path = support.tmpdir()
-    support.write_file(path .. "/script.lua", ([[
-      local concur = require "concur"
-      local pool <close> = concur.ProcessPoolExecutor(1)
-      local sum = pool:run(function(a, b) return a + b end, 1, 2)
-      local file <close> = assert(io.open(%q, "w"))
-      file:write(sum)
-    ]]):format(path .. "/result"))
-    local result = support.execute({ "sh", "-c", 'exec "$0" "$1" <&- >&- 2>&-', support.lua,
-      path .. "/script.lua" }, { env = {
-        LUA_PATH = support.root .. "/lua/?.lua;" .. support.root .. "/lua/?/init.lua;;",
-        LUA_CPATH = support.build .. "/?.so;;",
-      } })
-    assert.equal(0, result.code, support.describe(result))
-    assert.equal("3", support.read_file(path .. "/result"))
   end)
 
   it("leaves Ctrl-C to this process: workers go on", function()
