@@ -53,7 +53,7 @@ TESTHOST := $(BUILD)/testhost
 # The same objects again, with what they call wrapped: a module for the test host alone, where calls
 # can fail and threads can be held up (spec/host/wraps.c).
 FAULT_MODULE := $(BUILD)/faults/concur/core.so
-WRAPPED := $(shell sed -nE 's/^void .?__wrap_([a-z]+).*;$$/\1/p; s/^DELAYS.([a-z_]+),.*/\1/p; \
+WRAPPED := $(shell sed -nE 's/^(void|int) .?__wrap_([a-z]+).*;$$/\2/p; s/^DELAYS.([a-z_]+),.*/\1/p; \
 	s/^(REFUSES|DELAYS_RESULT).[^,]*, ([a-z_]+),.*/\2/p' spec/host/wraps.c)
 # C modules for the specs, and the examples: of concur they include nothing but include/concur.h.
 CAPI_MODULES := $(patsubst %.c,$(BUILD)/%.so,$(notdir $(wildcard spec/capi/*.c))) \
@@ -169,8 +169,12 @@ docs-check: ## run every code block of the documentation and every example
 # --- The same specs under other conditions ---------------------------------------------------
 
 # The sanitizers need an interpreter that carries their runtime: the test host is one.
-ASAN_BUILD = BUILD=$(BUILD)/asan CFLAGS="-O1 -g -DCONCUR_DEBUG" \
-	SANITIZE="-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer"
+ASAN_FLAGS = SANITIZE="-fsanitize=address,undefined -fno-sanitize-recover=all \
+	-fno-omit-frame-pointer"
+ASAN_BUILD = BUILD=$(BUILD)/asan CFLAGS="-O1 -g -DCONCUR_DEBUG" $(ASAN_FLAGS)
+# Workers take their memory in chunks, as they do in use: what can fail is what can fail there.
+FAULTS_BUILD = BUILD=$(BUILD)/asan-faults $(ASAN_FLAGS) \
+	CFLAGS="-O1 -g -DCONCUR_DEBUG -DCONCUR_SMALL_BLOCKS=1"
 ASAN_ENV = CONCUR_TIME_SCALE=4 \
 	ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1 \
 	UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
@@ -180,6 +184,9 @@ TSAN_ENV = CONCUR_TIME_SCALE=8 \
 	TSAN_OPTIONS=halt_on_error=1:suppressions=$(CURDIR)/spec/support/tsan.supp
 VALGRIND = valgrind -q --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite \
 	--fair-sched=yes
+
+# Its figures go to $(BUILD)/asan-faults/faults.tsv: spec, what failed, times in a row, runs, calls, s.
+FAULT_SPECS ?= $(wildcard spec/*fault*_spec.lua spec/oom*_spec.lua)
 
 .PHONY: asan tsan valgrind gc gc-generational faults shuffle shuffle-tsan soak analyze coverage
 asan: ## the specs under AddressSanitizer (with leak check) and UBSan
@@ -203,8 +210,8 @@ gc-generational: ## the specs under the generational collector
 
 faults: ## every call that can fail does: memory, threads, descriptors, ... (under ASan)
 	@scripts/setup build test sanitizers
-	@$(SUBMAKE) sanitized $(ASAN_BUILD) TEST_ENV='$(ASAN_ENV) CONCUR_FAULTS=all' \
-	  SPECS="$(wildcard spec/*fault*_spec.lua spec/oom*_spec.lua)"
+	@$(SUBMAKE) sanitized $(FAULTS_BUILD) TEST_ENV='$(ASAN_ENV) CONCUR_FAULTS=all' \
+	  SPECS="$(FAULT_SPECS)"
 
 shuffle: build ## the specs with ready tasks shuffled and threads held up (SEEDS=300 FIRST_SEED=1)
 	@scripts/setup test

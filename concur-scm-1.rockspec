@@ -95,6 +95,7 @@ build = {
         "csrc/group.c",
         "csrc/handle.c",
         "csrc/heap.c",
+        "csrc/holding.c",
         "csrc/hooks.c",
         "csrc/identity.c",
         "csrc/interrupt.c",

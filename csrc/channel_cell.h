@@ -7,6 +7,7 @@
 #define CONCUR_CHANNEL_CELL_H
 
 #include "channel.h"
+#include "holding.h"
 #include "loop.h"
 #include "support.h"
 
@@ -14,7 +15,8 @@
 
 /* The userdata of class CONCUR_CLASS_CHANNEL. */
 typedef struct concur_channel_handle {
-  concur_channel *channel; /* as a holder; NULL until it is set up */
+  concur_channel *channel; /* borrowed from the holding; NULL until it is set up */
+  concur_holding *holding; /* owned */
 } concur_channel_handle;
 
 /* The channel at index 1.  Raises. */

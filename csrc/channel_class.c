@@ -238,8 +238,17 @@ static int l_capacity(lua_State *L) {
 /* ---- the class ---- */
 
 /* Pushes a new handle, empty. */
-static concur_channel_handle *push_handle(lua_State *L, const concur_runtime *runtime) {
-  return concur_class_new(L, runtime, CONCUR_CLASS_CHANNEL, sizeof(concur_channel_handle), 0);
+static concur_channel_handle *push_handle(lua_State *L, concur_runtime *runtime) {
+  concur_channel_handle *self =
+      concur_class_new(L, runtime, CONCUR_CLASS_CHANNEL, sizeof *self, 0);
+  self->holding = concur_holding_new(L, runtime, concur_channel_let_go);
+  return self;
+}
+
+/* The handle takes over the caller's part as a holder. */
+static void fill_handle(concur_channel_handle *self, concur_channel *channel) {
+  self->holding->object = channel;
+  self->channel = channel;
 }
 
 /* Remembers the handle on top of the stack, so that this state has one for each channel. */
@@ -267,8 +276,9 @@ static int l_channel(lua_State *L) {
     capacity = (uint32_t)given;
   }
   concur_channel_handle *self = push_handle(L, runtime);
-  self->channel = concur_channel_new(capacity);
-  if (self->channel == NULL) luaL_error(L, "not enough memory");
+  concur_channel *channel = concur_channel_new(capacity);
+  if (channel == NULL) luaL_error(L, "not enough memory");
+  fill_handle(self, channel);
   remember_handle(L, self);
   return 1;
 }
@@ -276,9 +286,9 @@ static int l_channel(lua_State *L) {
 static int l_gc(lua_State *L) {
   concur_channel_handle *self = concur_class_test(L, 1, CONCUR_CLASS_CHANNEL);
   if (self == NULL) return 0; /* called by hand */
-  concur_channel *channel = self->channel;
   self->channel = NULL;
-  if (channel != NULL) concur_channel_let_go(channel);
+  concur_holding_end(self->holding);
+  self->holding = NULL;
   return 0;
 }
 
@@ -309,7 +319,7 @@ static void channel_wrap(lua_State *L, const concur_attachment *attachment) {
   lua_pop(L, 1);
   concur_channel_handle *self = push_handle(L, concur_runtime_find(L));
   concur_channel_hold(attachment->object);
-  self->channel = attachment->object;
+  fill_handle(self, attachment->object);
   remember_handle(L, self);
 }
 

@@ -10,6 +10,7 @@
 
 #include "await.h"
 #include "callback.h"
+#include "holding.h"
 #include "report.h"
 #include "sigint.h"
 #include "task.h"
@@ -309,6 +310,7 @@ static int l_runtime_gc(lua_State *L) {
   runtime->closed = true;
   if (concur_runtime_forked(runtime)) return 0; /* the parent's threads and handles: not ours */
   concur_run_close(L, runtime);
+  concur_holdings_end(runtime);
   concur_report_flush_to_stderr(L, runtime);
   return 0;
 }

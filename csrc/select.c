@@ -366,6 +366,8 @@ static int with_key(lua_State *L, lua_Integer i, int count) {
   return count + 1;
 }
 
+static int select_wait(lua_State *L, concur_fiber *fiber);
+
 static int select_done(lua_State *L, concur_fiber *fiber) {
   const concur_arm *chosen = fiber->target;
   lua_Integer i = 1;
@@ -378,7 +380,9 @@ static int select_done(lua_State *L, concur_fiber *fiber) {
   lua_insert(L, 3); /* below the value, if one was given */
   bool closed = fiber->outcome == CONCUR_OUTCOME_CLOSED;
   int count = arm->ops->finish(L, 3, arm, fiber, closed);
-  return with_key(L, i, count);
+  if (count >= 0) return with_key(L, i, count);
+  lua_settop(L, 2);
+  return select_wait(L, fiber);
 }
 
 static int raise_arm_in_use(lua_State *L, concur_runtime *runtime) {

@@ -26,7 +26,8 @@ typedef struct concur_arm_ops {
   /* Takes it off again.  Must not raise.  NULL: unlinking the node is all it takes. */
   void (*unlink)(concur_arm *arm, concur_loop *loop);
   /* The arm was chosen after waiting: pushes the results and returns how many, or raises.  If a
-     value was given it is on top of the stack already.  `closed`: what it waited for was closed. */
+     value was given it is on top of the stack already.  `closed`: what it waited for was closed.
+     -1: nothing is there after all; the select goes on waiting, and counts `after` anew. */
   int (*finish)(lua_State *L, int index, concur_arm *arm, concur_fiber *fiber, bool closed);
 } concur_arm_ops;
 

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "holding.h"
 #include "transfer.h"
 
 enum { BLOCK_ALIGN = 64 }; /* a cache line, and more than any number needs */
@@ -24,7 +25,8 @@ typedef struct block {
 } block;
 
 typedef struct view {
-  block *block; /* ref; NULL when closed */
+  block *block;            /* borrowed from the holding; NULL when closed */
+  concur_holding *holding; /* owned; NULL when closed */
   size_t offset;
   size_t size;
 } view;
@@ -51,7 +53,7 @@ static void block_retain(void *object) {
 
 static void block_release(void *object) {
   block *shared = object;
-  if (shared == NULL || atomic_fetch_sub(&shared->references, 1) != 1) return;
+  if (atomic_fetch_sub(&shared->references, 1) != 1) return;
   free(shared);
 }
 
@@ -74,16 +76,26 @@ static unsigned char *bytes_of(const view *buffer) {
   return buffer->block->bytes + buffer->offset;
 }
 
-/* Pushes a view without a block; the caller sets its fields, the block last. */
-static view *push_view(lua_State *L, const concur_runtime *runtime) {
-  return concur_class_new(L, runtime, CONCUR_CLASS_SHARED_BUFFER, sizeof(view), 0);
+/* Pushes a view without a block. */
+static view *push_view(lua_State *L, concur_runtime *runtime) {
+  view *buffer = concur_class_new(L, runtime, CONCUR_CLASS_SHARED_BUFFER, sizeof *buffer, 0);
+  buffer->holding = concur_holding_new(L, runtime, block_release);
+  return buffer;
+}
+
+/* The view takes over the caller's reference to the block. */
+static void fill_view(view *buffer, block *shared, size_t offset, size_t size) {
+  buffer->offset = offset;
+  buffer->size = size;
+  buffer->holding->object = shared;
+  buffer->block = shared;
 }
 
 static int l_buffer_close(lua_State *L) {
   view *buffer = test_view(L, 1);
-  block *shared = buffer->block;
   buffer->block = NULL;
-  block_release(shared);
+  concur_holding_end(buffer->holding);
+  buffer->holding = NULL;
   return 0;
 }
 
@@ -112,7 +124,7 @@ function concur.SharedBuffer(content) end
 function SharedBuffer:close() end
 */
 static int l_buffer_new(lua_State *L) {
-  const concur_runtime *runtime = concur_runtime_of(L);
+  concur_runtime *runtime = concur_runtime_of(L);
   size_t size;
   const char *content = NULL;
   if (lua_type(L, 1) == LUA_TSTRING) {
@@ -128,8 +140,7 @@ static int l_buffer_new(lua_State *L) {
   view *buffer = push_view(L, runtime);
   block *made = block_new(size);
   if (made == NULL) return luaL_error(L, "not enough memory");
-  buffer->block = made;
-  buffer->size = size;
+  fill_view(buffer, made, 0, size);
   if (content != NULL) memcpy(made->bytes, content, size);
   charge_collector(L, size);
   return 1;
@@ -180,10 +191,8 @@ static int l_buffer_slice(lua_State *L) {
   const view *buffer = check_view(L);
   range part = check_range(L, buffer, 2);
   view *slice = push_view(L, concur_runtime_of(L));
-  slice->offset = buffer->offset + part.start;
-  slice->size = part.size;
   block_retain(buffer->block);
-  slice->block = buffer->block;
+  fill_view(slice, buffer->block, buffer->offset + part.start, part.size);
   return 1;
 }
 
@@ -275,10 +284,8 @@ static const char *buffer_unwrap(lua_State *L, int index, concur_attachment *att
 
 static void buffer_wrap(lua_State *L, const concur_attachment *attachment) {
   view *buffer = push_view(L, concur_runtime_find(L));
-  buffer->offset = attachment->detail[0];
-  buffer->size = attachment->detail[1];
   block_retain(attachment->object);
-  buffer->block = attachment->object;
+  fill_view(buffer, attachment->object, attachment->detail[0], attachment->detail[1]);
 }
 
 static const concur_share_class share_class = {

@@ -6,8 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* AddressSanitizer shall see every block. */
-#if defined(__SANITIZE_ADDRESS__)
+/* AddressSanitizer shall see every block, unless the build says otherwise. */
+#if defined(CONCUR_SMALL_BLOCKS)
+/* as given */
+#elif defined(__SANITIZE_ADDRESS__)
 #define CONCUR_SMALL_BLOCKS 0
 #elif defined(__has_feature)
 #if __has_feature(address_sanitizer)

@@ -88,6 +88,7 @@ concur_runtime *concur_runtime_open(lua_State *L) {
   concur_runtime *runtime = lua_newuserdatauv(L, sizeof *runtime, 1);
   memset(runtime, 0, sizeof *runtime);
   runtime->fork_generation = concur_fork_generation;
+  concur_list_init(&runtime->holdings);
   lua_pushvalue(L, -1);
   runtime->self_ref = luaL_ref(L, LUA_REGISTRYINDEX);
   runtime->keeper = lua_newthread(L);

@@ -70,6 +70,7 @@ typedef struct concur_runtime {
   struct concur_capi *capi;           /* anchored; made at open */
   /* NULL, or told right after the loop of this state was made (worker.c). */
   void (*loop_made)(struct concur_runtime *runtime, struct concur_loop *loop);
+  concur_node holdings;               /* what userdata hold for C (holding.h) */
   lua_State *main_state;              /* the state's main thread */
   lua_State *keeper;                  /* never runs: what C reaches without looking it up is on its
                                          stack, see concur_anchor; anchored in the registry */

@@ -198,7 +198,7 @@ static int arm_finish(lua_State *L, int index, concur_arm *arm, concur_fiber *fi
   if (closed || self == NULL) return concur_udp_push_closed(L);
   self->promised = false;
   int count = try_receive(L, self, CONCUR_UDP_LARGEST);
-  return count > 0 ? count : concur_udp_fail(L, UV_EAGAIN, "recv_from", NULL);
+  return count > 0 ? count : -1; /* the system has dropped it */
 }
 
 static const concur_arm_ops receive_ops = {"receiving", arm_attempt, arm_link, arm_unlink,

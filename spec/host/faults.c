@@ -10,6 +10,7 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
@@ -58,10 +59,29 @@ static bool is_chosen(const char *function) {
   return false;
 }
 
+/* What a generator gives next; from 0 it never leaves. */
+static uint64_t random_next(uint64_t *state) {
+  *state ^= *state >> 12;
+  *state ^= *state << 25;
+  *state ^= *state >> 27;
+  return (*state * UINT64_C(2685821657736338717)) >> 32;
+}
+
+/* Each call has a number, which decides with the seed: threads need no order among them. */
+static bool is_drawn(int64_t call) {
+  uint64_t state = (current.seed + (uint64_t)call) * UINT64_C(0x9E3779B97F4A7C15) | 1;
+  (void)random_next(&state);
+  return random_next(&state) % current.one_in == 0;
+}
+
+static bool is_due(int64_t call) {
+  if (current.one_in > 0) return is_drawn(call);
+  return call >= current.n && (current.times < 0 || call < current.n + current.times);
+}
+
 bool concur_fault_strikes(const char *function, int *error) {
   if (!atomic_load(&armed) || !is_chosen(function)) return false;
-  int64_t call = atomic_fetch_add(&calls, 1) + 1;
-  if (call < current.n || (current.times >= 0 && call >= current.n + current.times)) return false;
+  if (!is_due(atomic_fetch_add(&calls, 1) + 1)) return false;
   atomic_fetch_add(&failed, 1);
   if (error != NULL && current.error != 0) *error = current.error;
   return true;
@@ -95,10 +115,7 @@ static uint64_t delay_next(uint64_t seed) {
     seen = seed;
     state = (seed + atomic_fetch_add(&delay_threads, 1)) * UINT64_C(0x9E3779B97F4A7C15) | 1;
   }
-  state ^= state >> 12;
-  state ^= state << 25;
-  state ^= state >> 27;
-  return (state * UINT64_C(2685821657736338717)) >> 32;
+  return random_next(&state);
 }
 
 void concur_fault_pause(void) {
@@ -160,5 +177,15 @@ SHADOW(ssize_t, writev, EINTR, (int fd, const struct iovec *parts, int count), (
 SHADOW(ssize_t, recvmsg, EINTR, (int fd, struct msghdr *message, int flags), (fd, message, flags))
 SHADOW(ssize_t, sendmsg, EINTR, (int fd, const struct msghdr *message, int flags),
        (fd, message, flags))
+SHADOW(ssize_t, recv, EINTR, (int fd, void *buffer, size_t size, int flags),
+       (fd, buffer, size, flags))
+SHADOW(ssize_t, send, EINTR, (int fd, const void *buffer, size_t size, int flags),
+       (fd, buffer, size, flags))
+SHADOW(ssize_t, sendto, EINTR,
+       (int fd, const void *buffer, size_t size, int flags, const struct sockaddr *address,
+        socklen_t length),
+       (fd, buffer, size, flags, address, length))
+SHADOW(int, poll, EINTR, (struct pollfd * fds, nfds_t count, int timeout), (fds, count, timeout))
+SHADOW(pid_t, waitpid, EINTR, (pid_t child, int *status, int options), (child, status, options))
 SHADOW(ssize_t, read, EINTR, (int fd, void *buffer, size_t size), (fd, buffer, size))
 SHADOW(ssize_t, write, EINTR, (int fd, const void *buffer, size_t size), (fd, buffer, size))

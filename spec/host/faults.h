@@ -20,13 +20,16 @@
 #endif
 
 /* What a plan says.  `functions`: names between spaces, as in " malloc calloc ".  The n-th call from
-   1 of any of them fails, and the ones after it: `times` in all, or every one if negative.  `error`:
-   an errno for those that set one; 0: the usual one of each. */
+   1 of any of them fails, and the ones after it: `times` in all, or every one if negative.  With
+   `one_in`, instead, each call fails with this chance, as the seed says.  `error`: an errno for those
+   that set one; 0: the usual one of each. */
 typedef struct fault_plan {
   const char *functions; /* borrowed until the plan ends */
   int64_t n;
   int64_t times;
   int error;
+  uint64_t one_in; /* 0: n and times count */
+  uint64_t seed;
 } fault_plan;
 
 /* Begins and ends a plan.  faults_end returns how many calls failed, and is harmless without one. */

@@ -21,6 +21,8 @@
  *         but calls of these by concur and libuv (faults.h), with `errno` where they set one.
  *     testhost.fail(functions, n, times, errno), testhost.fail()
  *         The same for this state: begins such a plan, and ends it; then returns how many failed.
+ *     testhost.fail_randomly(functions, one_in, seed)
+ *         Each call of these fails with this chance, until testhost.fail() ends it.
  *     testhost.blocks()
  *         How many blocks of memory concur and libuv hold (in the fault-injection build).
  *     testhost.delay(seed or nil)
@@ -180,20 +182,41 @@ static int l_run(lua_State *L) {
   return lua_gettop(L) - 4;
 }
 
-static int l_fail(lua_State *L) {
-  static char functions[512];
-  lua_Integer ended = (lua_Integer)faults_end();
-  if (lua_isnoneornil(L, 1)) {
-    lua_pushinteger(L, ended);
-    return 1;
-  }
+/* A copy of the names at index 1, for a plan of this state. */
+static const char *check_functions(lua_State *L) {
+  static char functions[1024];
   size_t length;
   const char *names = luaL_checklstring(L, 1, &length);
   luaL_argcheck(L, length < sizeof functions, 1, "too long");
+  (void)faults_end(); /* the plan before may read them */
   memcpy(functions, names, length + 1);
-  fault_plan plan = {functions, luaL_checkinteger(L, 2), luaL_optinteger(L, 3, -1),
-                     (int)luaL_optinteger(L, 4, 0)};
+  return functions;
+}
+
+static int l_fail(lua_State *L) {
+  if (lua_isnoneornil(L, 1)) {
+    lua_pushinteger(L, (lua_Integer)faults_end());
+    return 1;
+  }
+  fault_plan plan = {
+      .functions = check_functions(L),
+      .n = luaL_checkinteger(L, 2),
+      .times = luaL_optinteger(L, 3, -1),
+      .error = (int)luaL_optinteger(L, 4, 0),
+  };
   luaL_argcheck(L, plan.n > 0, 2, "must be positive");
+  faults_begin(&plan);
+  return 0;
+}
+
+static int l_fail_randomly(lua_State *L) {
+  lua_Integer one_in = luaL_checkinteger(L, 2);
+  luaL_argcheck(L, one_in > 0, 2, "must be positive");
+  fault_plan plan = {
+      .functions = check_functions(L),
+      .one_in = (uint64_t)one_in,
+      .seed = (uint64_t)luaL_checkinteger(L, 3),
+  };
   faults_begin(&plan);
   return 0;
 }
@@ -244,9 +267,10 @@ static int l_handled(lua_State *L) {
 }
 
 static const luaL_Reg functions[] = {
-    {"run", l_run},       {"fail", l_fail},       {"blocks", l_blocks},
-    {"delay", l_delay},   {"fork", l_fork},       {"wait", l_wait},
-    {"handle", l_handle}, {"handled", l_handled}, {NULL, NULL}};
+    {"run", l_run},       {"fail", l_fail},       {"fail_randomly", l_fail_randomly},
+    {"delay", l_delay},   {"blocks", l_blocks},   {"fork", l_fork},
+    {"wait", l_wait},     {"handle", l_handle},   {"handled", l_handled},
+    {NULL, NULL}};
 
 /* --- ThreadSanitizer --- */
 

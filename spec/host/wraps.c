@@ -2,13 +2,17 @@
 /*
  * Wrappers around what concur calls, linked into the module of the fault-injection build: the linker
  * sends concur's calls of x to __wrap_x (Makefile: one --wrap for each line here that begins with
- * REFUSES or DELAYS).  Whether one fails, and how long one is held up, says the test host (faults.h).
+ * REFUSES or DELAYS, or declares a __wrap_x).  Whether one fails, and how long one is held up, says the test host (faults.h).
  *
  * Any thread.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
 #include <uv.h>
 
 #include "../../csrc/mailbox.h"
@@ -89,6 +93,61 @@ REFUSES(int, uv_thread_create, UV_EAGAIN, (uv_thread_t * id, uv_thread_cb entry,
         (id, entry, argument))
 REFUSES(int, sigaction, (errno = EINVAL, -1),
         (int number, const struct sigaction *action, struct sigaction *old), (number, action, old))
+
+/* Handles: what libuv answers when a descriptor cannot be watched, or a request not be made. */
+REFUSES(int, uv_tcp_init, UV_ENOMEM, (uv_loop_t * loop, uv_tcp_t *handle), (loop, handle))
+REFUSES(int, uv_pipe_init, UV_ENOMEM, (uv_loop_t * loop, uv_pipe_t *handle, int ipc),
+        (loop, handle, ipc))
+REFUSES(int, uv_poll_init, UV_ENOMEM, (uv_loop_t * loop, uv_poll_t *handle, int fd),
+        (loop, handle, fd))
+REFUSES(int, uv_tcp_open, UV_ENOMEM, (uv_tcp_t * handle, uv_os_sock_t fd), (handle, fd))
+REFUSES(int, uv_pipe_open, UV_ENOMEM, (uv_pipe_t * handle, uv_file fd), (handle, fd))
+REFUSES(int, uv_tcp_bind, UV_ENOMEM,
+        (uv_tcp_t * handle, const struct sockaddr *address, unsigned int flags),
+        (handle, address, flags))
+REFUSES(int, uv_tcp_connect, UV_ENOMEM,
+        (uv_connect_t * request, uv_tcp_t *handle, const struct sockaddr *address,
+         uv_connect_cb callback),
+        (request, handle, address, callback))
+REFUSES(int, uv_poll_start, UV_ENOMEM, (uv_poll_t * handle, int events, uv_poll_cb callback),
+        (handle, events, callback))
+REFUSES(int, uv_read_start, UV_ENOMEM,
+        (uv_stream_t * stream, uv_alloc_cb allocate, uv_read_cb callback),
+        (stream, allocate, callback))
+REFUSES(int, uv_write, UV_ENOMEM,
+        (uv_write_t * request, uv_stream_t *stream, const uv_buf_t parts[], unsigned int count,
+         uv_write_cb callback),
+        (request, stream, parts, count, callback))
+REFUSES(int, uv_shutdown, UV_ENOMEM,
+        (uv_shutdown_t * request, uv_stream_t *stream, uv_shutdown_cb callback),
+        (request, stream, callback))
+REFUSES(int, uv_spawn, UV_EAGAIN,
+        (uv_loop_t * loop, uv_process_t *process, const uv_process_options_t *options),
+        (loop, process, options))
+
+/* Memory that is shared with a worker process. */
+REFUSES(int, memfd_create, (errno = EMFILE, -1), (const char *name, unsigned int flags),
+        (name, flags))
+REFUSES(int, ftruncate, (errno = ENOSPC, -1), (int fd, off_t size), (fd, size))
+REFUSES(void *, mmap, (errno = ENOMEM, MAP_FAILED),
+        (void *address, size_t size, int access, int flags, int fd, off_t offset),
+        (address, size, access, flags, fd, offset))
+
+int __real_fcntl(int fd, int command, ...);
+int __wrap_fcntl(int fd, int command, ...);
+
+/* Only where it makes a descriptor. */
+int __wrap_fcntl(int fd, int command, ...) {
+  if (command == F_DUPFD_CLOEXEC && concur_fault_strikes("fcntl", NULL)) {
+    errno = EMFILE;
+    return -1;
+  }
+  va_list arguments;
+  va_start(arguments, command);
+  int argument = va_arg(arguments, int); /* concur gives integers, or nothing that is looked at */
+  va_end(arguments);
+  return __real_fcntl(fd, command, argument);
+}
 
 /* ---- synchronisation points ---- */
 

@@ -43,6 +43,7 @@ end
 -- A subscriber returns nil, true: else busted's own subscribers do not hear of the event.
 busted.subscribe({ "test", "start" }, function(element)
   current = element
+  support.current_name = full_name(element)
   if seed then
     testhost.delay(seed)
     require "concur.core".shuffle(not keeps_order(element) and seed or nil)

@@ -1,7 +1,8 @@
 -- SPDX-License-Identifier: MIT
 -- Runs in the test host (spec/host/host.c): a scenario again and again, each time in a Lua state of
 -- its own, each time with another allocation or call that fails, until none is left. Prints how
--- many times it was run with a failure. spec/support/faults.lua starts it.
+-- many times it was run with a failure, and how many calls failed in all. spec/support/faults.lua
+-- starts it.
 --
 -- Arguments: the scenario's file; how many failures in a row ("all": no end); the functions that
 -- fail, between spaces ("": allocations of the Lua state); the errno (0: the usual one);
@@ -62,7 +63,7 @@ for _, source in ipairs { "arm() require 'concur'.run(type, 1)", code } do
 end
 
 local before = look()
-local n, untouched, runs = 1, 0, 0
+local n, untouched, runs, calls = 1, 0, 0, 0
 while untouched < ENOUGH do
   io.stderr:write(n, " ") -- where it hung or crashed, if it does
   local failed, ok, message = testhost.run(code, n, times, functions, errno)
@@ -70,7 +71,7 @@ while untouched < ENOUGH do
     assert(ok, message)
     untouched = untouched + 1
   else
-    untouched, runs = 0, runs + 1
+    untouched, runs, calls = 0, runs + 1, calls + failed
   end
   if not ok and not is_allowed(message) then
     error(("failing call %d gave: %s"):format(n, message), 0)
@@ -84,4 +85,4 @@ while untouched < ENOUGH do
     n = n + n // 16
   end
 end
-print(runs)
+print(runs, calls)

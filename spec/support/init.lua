@@ -279,6 +279,10 @@ function support.seed()
   return seed
 end
 
+---The name of the spec that runs, with those of the describes around it.
+---@type string
+support.current_name = "?"
+
 -- ---------------------------------------------------------------------------------------------
 -- What is alive
 -- ---------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ local function is_ready(object, mode)
   return fd ~= nil and core.socket_ready(fd, mode)
 end
 
--- Waits until it may be.
+-- Waits until it may be; nil and an error when that cannot be waited for.
 local function await(object, mode)
   if object.connecting then
     if mode == "w" then
@@ -32,12 +32,13 @@ local function await(object, mode)
       concur.sleep_forever()
     end
   elseif mode == "r" and object.stream then
-    object:await_readable()
+    return object:await_readable()
   elseif descriptor(object) then
-    net.wait_fd(object, mode)
+    return net.wait_fd(object, mode)
   else
     concur.sleep_forever()
   end
+  return true
 end
 
 local function collect(objects, mode)
@@ -51,11 +52,13 @@ local function collect(objects, mode)
   return ready
 end
 
--- Waits for the first of all that are waited for.
+-- Waits for the first of all that are waited for; returns the error if one cannot be waited for.
 local function await_any(readers, writers)
+  local failure
   concur.task_group(function(group)
     local function watch(object, mode)
-      await(object, mode)
+      local ok, err = await(object, mode)
+      failure = failure or not ok and err
       group:cancel()
     end
     for _, object in ipairs(readers) do
@@ -66,6 +69,7 @@ local function await_any(readers, writers)
     end
     concur.sleep_forever()
   end)
+  return failure
 end
 
 local function check_list(list, argument)
@@ -84,15 +88,19 @@ return function(readers, writers, timeout)
   end
   concur.checkpoint()
   local can_read, can_write = collect(readers, "r"), collect(writers, "w")
+  local failure
   if #can_read == 0 and #can_write == 0 and timeout ~= 0 then
     if timeout and timeout > 0 then
-      concur.move_on_after(timeout, await_any, readers, writers)
+      local _
+      _, failure = concur.move_on_after(timeout, await_any, readers, writers)
     else
-      await_any(readers, writers)
+      failure = await_any(readers, writers)
     end
     can_read, can_write = collect(readers, "r"), collect(writers, "w")
   end
-  if #can_read == 0 and #can_write == 0 then
+  if #can_read == 0 and #can_write == 0 and failure then
+    error("select failed: " .. tostring(failure), 2) -- LuaSocket's raises, too
+  elseif #can_read == 0 and #can_write == 0 then
     return can_read, can_write, "timeout"
   end
   return can_read, can_write, nil

@@ -207,7 +207,7 @@ function TCP:await_readable()
     if data then
       self.buffer, self.position = data, 1
     else
-      return err
+      return nil, err
     end
   end
   return stream
