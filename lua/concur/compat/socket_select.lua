@@ -58,7 +58,9 @@ local function await_any(readers, writers)
   concur.task_group(function(group)
     local function watch(object, mode)
       local ok, err = await(object, mode)
-      failure = failure or not ok and err
+      if not ok and err ~= "closed" then -- the end is something to read
+        failure = failure or err
+      end
       group:cancel()
     end
     for _, object in ipairs(readers) do
