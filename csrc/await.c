@@ -408,6 +408,12 @@ static int l_current_task(lua_State *L) {
   return 1;
 }
 
+/* core.may_wait(): false where a wait would raise, as in the clean-up of a task that was killed. */
+static int l_may_wait(lua_State *L) {
+  lua_pushboolean(L, concur_fiber_may_wait(L, concur_runtime_of(L)));
+  return 1;
+}
+
 static int l_all_tasks(lua_State *L) {
   concur_runtime *runtime = concur_runtime_of(L);
   concur_scheduler *scheduler = runtime->scheduler;
@@ -445,6 +451,7 @@ void concur_await_open(lua_State *L, concur_runtime *runtime) {
                                 {"Future", l_future},
                                 {"spawn", l_spawn},
                                 {"current_task", l_current_task},
+                                {"may_wait", l_may_wait},
                                 {"all_tasks", l_all_tasks},
                                 {NULL, NULL}};
   concur_class_define(L, runtime, CONCUR_CLASS_FUTURE, "concur.Future", future_methods,

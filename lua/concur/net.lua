@@ -214,9 +214,10 @@ end
 local function connect_any(host, port, list, options)
   local delay = options.attempt_delay or ATTEMPT_DELAY
   local winner
+  local given = false
   local failures = {}
-  local _ <close> = setmetatable({}, { __close = function(_, err) -- cancelled after all
-    if err ~= nil and winner then
+  local _ <close> = setmetatable({}, { __close = function() -- cancelled or killed after all
+    if winner and not given then
       winner:close(0)
     end
   end })
@@ -241,6 +242,7 @@ local function connect_any(host, port, list, options)
     end
   end)
   if winner then
+    given = true
     return winner
   end
   return nil, merge_errors(host, port, failures)
@@ -345,9 +347,13 @@ end
 local Handlers = {}
 Handlers.__index = Handlers
 
-function Handlers.new(listener, options)
-  local self = setmetatable({ grace = options.grace or GRACE, streams = {}, count = 0,
+function Handlers.new(options)
+  return setmetatable({ grace = options.grace or GRACE, streams = {}, count = 0,
     stop = concur.Event(), changed = concur.Event() }, Handlers)
+end
+
+-- Begins the group. Whatever happens in here, __close ends it.
+function Handlers:begin(listener)
   local begun = concur.Event()
   self.keeper = concur.spawn(function()
     concur.task_group(function(group)
@@ -357,14 +363,13 @@ function Handlers.new(listener, options)
     end)
   end)
   self.keeper:set_name "net.serve"
-  if concur.select { begun = begun:waiting(), ended = self.keeper } == "ended" then
-    self.keeper:result() -- raises: it could not begin
-  end
   -- It fails only for want of memory; then nothing can be served any more.
   self.keeper:add_done_callback(function()
     listener:close()
   end)
-  return self
+  if concur.select { begun = begun:waiting(), ended = self.keeper } == "ended" then
+    self.keeper:result() -- raises: it could not begin
+  end
 end
 
 -- Raises if the group itself has failed.
@@ -411,18 +416,32 @@ function Handlers:spawn(fn, stream, on_error)
   end)
 end
 
--- No more connections: handlers have the grace time, then they are cancelled, and joined.
+-- No more connections: handlers have the grace time, then they are cancelled, and joined. If the
+-- server's task is killed, before this or in the middle of it, they are cancelled and end by themselves.
 function Handlers:__close()
-  concur.shield(function()
-    self.stop:set()
-    if not concur.move_on_after(self.grace, self.wait_below, self, 1) then
-      self.group:cancel()
-    end
-    concur.wait { self.keeper }
-    for stream in pairs(self.streams) do -- of tasks that could not even begin
-      stream:close(0)
-    end
-  end)
+  self.stop:set()
+  local _ <close> = setmetatable({}, { __close = function()
+    self:cancel()
+  end })
+  if self.keeper and core.may_wait() then
+    concur.shield(self.join, self)
+  end
+end
+
+function Handlers:cancel()
+  if self.group then
+    self.group:cancel()
+  end
+end
+
+function Handlers:join()
+  if not concur.move_on_after(self.grace, self.wait_below, self, 1) then
+    self:cancel()
+  end
+  concur.wait { self.keeper }
+  for stream in pairs(self.streams) do -- of tasks that could not even begin
+    stream:close(0)
+  end
 end
 
 local function report(err, stream, traceback)
@@ -524,8 +543,9 @@ function net.serve(handler, host, port, options)
     end
   end
   local _ <close> = listener
-  local handlers <close> = Handlers.new(listener, options)
+  local handlers <close> = Handlers.new(options)
   local _ <close> = listener -- before the handlers have their grace time: nobody connects any more
+  handlers:begin(listener)
   if options.on_listen then
     options.on_listen(listener)
   end
