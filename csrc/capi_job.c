@@ -113,7 +113,9 @@ static int raise_refused(lua_State *L, concur_runtime *runtime, const concur_exe
     return concur_error_raise(L, runtime, "WouldBlock", "the queue of %s is full", name);
   }
   if (error == UV_ECANCELED) {
+    /* GCOVR_EXCL_START: since it was checked, by another thread */
     return concur_error_raise(L, runtime, "Closed", "cannot submit: %s was shut down", name);
+    /* GCOVR_EXCL_STOP */
   }
   concur_os_error(L, runtime, error, "starting a worker thread", NULL, NULL);
   return lua_error(L);

@@ -37,7 +37,7 @@ static concur_fiber *enter_or_cancel(lua_State *L, concur_runtime *runtime, conc
   if (!forked) future->ops->cancel_quietly(runtime, future);
   future->retrieved = true;
   lua_error(L);
-  return NULL;
+  return NULL; /* GCOVR_EXCL_LINE: lua_error does not return */
 }
 
 /* Unlike other waits this one begins even if the task is cancelled: the future must be asked to

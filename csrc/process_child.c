@@ -32,13 +32,10 @@ static void child_complain(concur_child *child, const char *text) {
 
 /* ---- stderr ---- */
 
+/* At most CONCUR_STDERR_TAIL bytes. */
 static void tail_add(concur_child *child, const char *bytes, size_t size) {
-  size_t limit = sizeof child->tail;
-  if (size > limit) {
-    bytes += size - limit;
-    size = limit;
-  }
-  size_t keep = child->tail_size < limit - size ? child->tail_size : limit - size;
+  size_t room = sizeof child->tail - size;
+  size_t keep = child->tail_size < room ? child->tail_size : room;
   memmove(child->tail, child->tail + (child->tail_size - keep), keep);
   memcpy(child->tail + keep, bytes, size);
   child->tail_size = keep + size;
@@ -63,7 +60,7 @@ static void stderr_close(concur_child *child) {
 
 /* Passes on what the worker has written, in at most `reads` pieces. */
 static void stderr_pass(concur_child *child, int reads) {
-  char bytes[4096];
+  char bytes[CONCUR_STDERR_TAIL];
   while (child->stderr_fd >= 0 && reads-- > 0) {
     ssize_t got = read(child->stderr_fd, bytes, sizeof bytes);
     if (got < 0 && errno == EINTR) continue;

@@ -361,11 +361,11 @@ static concur_child *child_of_job(const concur_job *job) {
   return concur_container_of(job->thread, concur_child, hand);
 }
 
+/* The slot of a call that the child has. */
 static concur_child_slot *slot_of(concur_child *child, const concur_call *call) {
-  for (uint32_t i = 0; i < CONCUR_LINK_SLOTS; i++) {
-    if (child->slots[i].call == call) return &child->slots[i];
-  }
-  return NULL;
+  concur_child_slot *slot = child->slots;
+  while (slot->call != call) slot++;
+  return slot;
 }
 
 static concur_job_cancel_end on_cancel(void *host, concur_job *job) {

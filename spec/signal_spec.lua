@@ -84,6 +84,24 @@ describe("signal.receive", function()
     end)
   end)
 
+  it("gives no signal to a task whose coroutine somebody has closed", function()
+    concur.run(function()
+      local it <close> = signal.receive "SIGUSR1"
+      local victim
+      local lost = concur.spawn(function()
+        victim = coroutine.running()
+        it()
+      end)
+      local waiting = concur.spawn(it)
+      concur.sleep(0)
+      coroutine.close(victim)
+      signal.raise "SIGUSR1"
+      assert.equal("SIGUSR1", waiting:result())
+      expect.error("InvalidState", lost.result, lost)
+      assert.is_false((concur.move_on_after(0.01, it)))
+    end)
+  end)
+
   it("does not let one signal starve another", function()
     local it <close> = signal.receive("SIGUSR1", "SIGUSR2")
     for _ = 1, 5 do

@@ -28,4 +28,26 @@ describe("a program without standard streams", function()
       assert.equal("3 text", support.read_file(path .. "/result"))
     end
   end)
+
+  it("may close them, and others, while it runs", function()
+    local result = support.run_lua [[
+      local files = { assert(io.open "/dev/null"), assert(io.open "/dev/null") }
+      local concur = require "concur"
+      concur.run(concur.sleep, 0)
+      files[1]:close() -- now two of the lowest numbers are free ...
+      files[2]:close()
+      local pool <close> = concur.ProcessPoolExecutor(1)
+      assert(pool:run(math.abs, -4) == 4)
+      io.stdin:close() -- ... and now others
+      io.stdout:close()
+      assert(concur.process.run({ "cat", input = "text" }).stdout == "text")
+      assert(concur.ProcessPoolExecutor(1):run(math.abs, -5) == 5)
+      local net = require "concur.net"
+      local one, other = net.socketpair()
+      one:write "end"
+      io.stderr:write(other:read(3))
+    ]]
+    assert.equal("end", result.stderr, support.describe(result))
+    assert.equal(0, result.code)
+  end)
 end)
