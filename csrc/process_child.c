@@ -53,7 +53,7 @@ static void write_all(const char *bytes, size_t size) {
 
 static void stderr_close(concur_child *child) {
   if (child->stderr_fd < 0) return;
-  concur_handle_close(&child->stderr_handle);
+  if (child->stderr_handle.uv != NULL) concur_handle_close(&child->stderr_handle);
   (void)close(child->stderr_fd);
   child->stderr_fd = -1;
 }

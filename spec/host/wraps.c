@@ -121,9 +121,6 @@ REFUSES(int, uv_write, UV_ENOMEM,
 REFUSES(int, uv_shutdown, UV_ENOMEM,
         (uv_shutdown_t * request, uv_stream_t *stream, uv_shutdown_cb callback),
         (request, stream, callback))
-REFUSES(int, uv_spawn, UV_EAGAIN,
-        (uv_loop_t * loop, uv_process_t *process, const uv_process_options_t *options),
-        (loop, process, options))
 
 /* Memory that is shared with a worker process. */
 REFUSES(int, memfd_create, (errno = EMFILE, -1), (const char *name, unsigned int flags),

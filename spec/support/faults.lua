@@ -20,7 +20,7 @@ faults.loop = "uv_loop_init uv_timer_init uv_async_init"
 faults.epoll = "epoll_create1"
 faults.descriptors = "socket socketpair accept4 pipe2 fcntl"
 faults.handles = "uv_tcp_init uv_pipe_init uv_poll_init uv_tcp_open uv_pipe_open uv_tcp_bind "
-  .. "uv_tcp_connect uv_poll_start uv_read_start uv_write uv_shutdown uv_spawn"
+  .. "uv_tcp_connect uv_poll_start uv_read_start uv_write uv_shutdown"
 faults.sharing = "memfd_create ftruncate mmap"
 -- With EINTR, which is no error; with EAGAIN, the second: there was nothing after all.
 faults.interrupted = "epoll_wait epoll_pwait read write readv writev recvmsg sendmsg recv send "
