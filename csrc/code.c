@@ -40,29 +40,45 @@ void concur_code_init(lua_State *L, concur_code *code) {
 
 typedef struct dump {
   luaL_Buffer buffer;
+  int slot; /* stack index for the string */
   bool started;
+  bool finished;
 } dump;
 
-/* The buffer takes a stack slot, so it starts when lua_dump has read the function on the top. */
+static void finish_dump(dump *output) {
+  lua_State *L = output->buffer.L;
+  luaL_pushresult(&output->buffer);
+  lua_replace(L, output->slot);
+  output->finished = true;
+}
+
+/* The buffer takes a stack slot, so it starts when lua_dump has read the function on the top.  Lua 5.5
+   has a value of its own on the stack meanwhile; a last call without bytes says when to give the slot
+   back. */
 static int on_dump(lua_State *L, const void *bytes, size_t size, void *user) {
   dump *output = user;
   if (!output->started) {
     output->started = true;
     luaL_buffinit(L, &output->buffer);
   }
-  luaL_addlstring(&output->buffer, bytes, size);
+  if (bytes == NULL) {
+    finish_dump(output);
+  } else {
+    luaL_addlstring(&output->buffer, bytes, size);
+  }
   return 0;
 }
 
-/* Pushes the dump of the function at `index`, debug information included. */
+/* Pushes the dump of the function at `index` (absolute), debug information included. */
 static void push_dump(lua_State *L, int index) {
-  dump output = {.started = false};
+  lua_pushnil(L);
+  dump output = {.slot = lua_gettop(L), .started = false, .finished = false};
   lua_pushvalue(L, index);
   if (lua_dump(L, on_dump, &output, 0) != 0 || !output.started) {
     luaL_error(L, "unable to dump function");
   }
-  luaL_pushresult(&output.buffer);
-  lua_remove(L, -2);
+  if (!output.finished) finish_dump(&output);
+  lua_settop(L, output.slot);
 }
 
 void concur_code_push_dump(lua_State *L, concur_code *code, int index, bool only_cached) {

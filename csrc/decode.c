@@ -155,9 +155,9 @@ static void decode_table(decoder *d, const unsigned char *tag, bool has_metatabl
   lua_State *L = d->L;
   wire_table_header header;
   read_into(d, &header, sizeof header);
-  size_t announced = (size_t)header.array + 2 * (size_t)header.pairs;
+  uint64_t announced = header.array + 2 * (uint64_t)header.pairs;
   if (header.array > INT_MAX || header.pairs > INT_MAX || announced > d->budget) corrupt(d);
-  d->budget -= announced;
+  d->budget -= (size_t)announced;
   lua_createtable(L, (int)header.array, (int)header.pairs);
   if (has_metatable) { /* at once: a metatable with __gc costs more on an older object */
     lua_insert(L, -2);

@@ -26,6 +26,7 @@
 enum {
   LEAST_LENT = 32 << 10,   /* bytes of a string that is lent, where the caller wants it */
   LEAST_PINNED = 64 << 10, /* smaller ones do not lie in a block of their own: state_memory.h */
+  GREATEST_SCALARS = 1 << 30, /* bytes that are written without looking at each value's size */
   FIRST_CAPACITY = 480,    /* of a message with more than scalars */
   LEAST_LIMIT = 1024,      /* no limit is below it */
   NUMBER_SPACE = 1 + 8,
@@ -404,9 +405,10 @@ static size_t size_of_scalars(lua_State *L, int first, int count, bool borrows) 
     case LUA_TBOOLEAN: total += 1; break;
     case LUA_TNUMBER: total += NUMBER_SPACE; break;
     case LUA_TSTRING: {
-      size_t size = lua_rawlen(L, index);
-      if (size >= LEAST_LENT && (borrows || size > UINT32_MAX)) return 0;
+      size_t size = (size_t)lua_rawlen(L, index);
+      if (size >= LEAST_LENT && (borrows || size > GREATEST_SCALARS)) return 0;
       total += STRING_SPACE + size;
+      if (total > GREATEST_SCALARS) return 0; /* a size_t of 32 bits must not overflow */
       break;
     }
     default: return 0;
@@ -439,7 +441,10 @@ concur_message *concur_encode_with(lua_State *L, int first, int count,
   bool borrows = options->lends != NULL || options->pins != NULL;
   size_t size = size_of_scalars(L, first, count, borrows);
   concur_message *message = concur_message_new(size != 0 ? size : FIRST_CAPACITY);
-  if (message == NULL) luaL_error(L, "not enough memory");
+  if (message == NULL) {
+    luaL_error(L, "not enough memory");
+    return NULL; /* never: said for compilers that do not know it */
+  }
   put_start(message, count);
   if (size != 0) {
     write_scalars(L, first, count, message);

@@ -59,6 +59,38 @@ static void pin_module(void) {
 #endif
 }
 
+static int l_suspend(lua_State *L) {
+  return lua_yield(L, 0);
+}
+
+static int l_close_suspending(lua_State *L) {
+  lua_newtable(L);
+  lua_createtable(L, 0, 1);
+  lua_pushcfunction(L, l_suspend);
+  lua_setfield(L, -2, "__close");
+  lua_setmetatable(L, -2);
+  lua_toclose(L, -1);
+  return 0;
+}
+
+/* Before Lua 5.4.3 a __close metamethod cannot yield: no group could wait for its tasks at the end of
+   its block, and the errors of those who try would be lost.  A Lua state does not know its release,
+   and the one that runs need not be that of the headers. */
+static void check_release(lua_State *L) {
+  lua_State *co = lua_newthread(L);
+  lua_pushcfunction(co, l_close_suspending);
+  int count;
+  int status = lua_resume(co, L, 0, &count);
+  if (status == LUA_ERRRUN) {
+    luaL_error(L, "concur needs Lua 5.4.3 or later: in this one <close> variables cannot wait");
+  }
+  if (status != LUA_YIELD) {
+    lua_xmove(co, L, 1);
+    lua_error(L);
+  }
+  lua_pop(L, 1);
+}
+
 static void set_extras(lua_State *L, concur_runtime *runtime) {
   lua_rawgeti(L, LUA_REGISTRYINDEX, runtime->error_ref);
   lua_setfield(L, -2, "error_metatable");
@@ -84,6 +116,7 @@ static void hide_functions(lua_State *L) {
 int luaopen_concur_core(lua_State *L) {
   if (lua_rawgetp(L, LUA_REGISTRYINDEX, &core_key) == LUA_TTABLE) return 1;
   pin_module();
+  check_release(L);
   concur_runtime *runtime = concur_runtime_open(L);
   lua_createtable(L, 0, 96);
   concur_scheduler_open(L, runtime);

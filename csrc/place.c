@@ -5,6 +5,7 @@
 #include <ctype.h>
 #include <stdarg.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "support.h"
@@ -49,7 +50,7 @@ static void add_key(lua_State *L, luaL_Buffer *buffer, int key) {
       (void)lua_integer2str(number, sizeof number, (LUAI_UACINT)integer);
     } else {
       lua_Number value = lua_tonumber(L, key);
-      (void)lua_number2str(number, sizeof number, (LUAI_UACNUMBER)value);
+      snprintf(number, sizeof number, LUA_NUMBER_FMT, (LUAI_UACNUMBER)value);
     }
     luaL_addchar(buffer, '[');
     luaL_addstring(buffer, number);

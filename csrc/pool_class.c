@@ -48,7 +48,7 @@ void concur_pool_read_worker_options(lua_State *L, concur_worker_settings *setti
     lua_Number bytes = lua_tonumber(L, -1);
     luaL_argcheck(L, bytes >= 1 && bytes < 1e18, 1,
                   "option 'max_memory' must be a number of bytes");
-    settings->max_memory = (size_t)bytes;
+    settings->max_memory = concur_size_from((lua_Integer)bytes);
   }
   lua_pop(L, 1);
   if (concur_option_value(L, 1, "init", LUA_TFUNCTION)) {

@@ -49,9 +49,9 @@ static void on_change(concur_process *process) {
    left on the stack; the strings belong to the list. */
 static char **string_list(lua_State *L, const char *name) {
   if (lua_getfield(L, 1, name) == LUA_TNIL) return NULL;
-  lua_Unsigned count = lua_rawlen(L, -1);
+  size_t count = (size_t)lua_rawlen(L, -1);
   char **list = lua_newuserdatauv(L, (count + 1) * sizeof *list, 0);
-  for (lua_Unsigned i = 0; i < count; i++) {
+  for (size_t i = 0; i < count; i++) {
     lua_rawgeti(L, -2, (lua_Integer)i + 1);
     list[i] = (char *)(uintptr_t)lua_tostring(L, -1);
     lua_pop(L, 1);

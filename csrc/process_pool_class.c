@@ -53,7 +53,7 @@ static void push_command(lua_State *L) {
 
 /* Copies the list of words on top of the stack (popped) into the command; false: out of memory. */
 static bool copy_words(lua_State *L, concur_process_command *command) {
-  size_t count = lua_rawlen(L, -1);
+  size_t count = (size_t)lua_rawlen(L, -1);
   command->args = calloc(count + 1, sizeof *command->args);
   if (command->args == NULL) return false;
   for (size_t i = 0; i < count; i++) {

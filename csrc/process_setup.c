@@ -19,18 +19,19 @@ static void put(concur_message *message, const void *bytes, size_t size) {
 
 concur_message *concur_process_setup_new(const concur_worker_settings *settings, size_t limit) {
   const concur_message *environment = settings->environment, *init = settings->init;
+  size_t name_size = strlen(settings->name) + 1, init_size = init != NULL ? init->size : 0;
   setup_header header = {.limit = limit,
                          .max_memory = settings->max_memory,
-                         .name_size = strlen(settings->name) + 1,
+                         .name_size = name_size,
                          .environment_size = environment->size,
-                         .init_size = init != NULL ? init->size : 0};
-  concur_message *message = concur_message_new(sizeof header + header.name_size +
-                                               header.environment_size + header.init_size);
+                         .init_size = init_size};
+  concur_message *message =
+      concur_message_new(sizeof header + name_size + environment->size + init_size);
   if (message == NULL) return NULL;
   put(message, &header, sizeof header);
-  put(message, settings->name, header.name_size);
-  put(message, environment->bytes, header.environment_size);
-  if (init != NULL) put(message, init->bytes, header.init_size);
+  put(message, settings->name, name_size);
+  put(message, environment->bytes, environment->size);
+  if (init != NULL) put(message, init->bytes, init_size);
   return message;
 }
 
@@ -57,8 +58,10 @@ concur_worker_settings *concur_process_setup_read(const concur_message *setup,
   if (settings == NULL) return NULL;
   settings->message_limit = (size_t)header.limit;
   settings->max_memory = (size_t)header.max_memory;
-  settings->environment = concur_message_from_bytes(environment, header.environment_size);
-  if (header.init_size > 0) settings->init = concur_message_from_bytes(init, header.init_size);
+  settings->environment = concur_message_from_bytes(environment, (size_t)header.environment_size);
+  if (header.init_size > 0) {
+    settings->init = concur_message_from_bytes(init, (size_t)header.init_size);
+  }
   if (settings->environment != NULL && (header.init_size == 0 || settings->init != NULL)) {
     return settings;
   }

@@ -145,7 +145,7 @@ static void send_frame(process_worker *worker, const concur_frame *frame, const 
   unsigned char header[CONCUR_FRAME_HEADER];
   concur_frame_write(header, frame);
   send_bytes(worker, header, sizeof header);
-  if (frame->size > 0) send_bytes(worker, body, frame->size);
+  if (frame->size > 0) send_bytes(worker, body, (size_t)frame->size);
   publish(worker);
 }
 

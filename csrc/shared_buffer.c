@@ -102,9 +102,14 @@ static int l_buffer_close(lua_State *L) {
 /* Tells the collector that memory was taken which it does not see, so that forgotten buffers are
    found in time. */
 static void charge_collector(lua_State *L, size_t size) {
-  size_t kilobytes = size / 1024;
-  if (kilobytes == 0 || !lua_gc(L, LUA_GCISRUNNING)) return;
-  lua_gc(L, LUA_GCSTEP, kilobytes < 1 << 20 ? (int)kilobytes : 1 << 20);
+  const size_t most = (size_t)1 << 30;
+  if (size < 1024 || !lua_gc(L, LUA_GCISRUNNING)) return;
+  if (size > most) size = most;
+#if LUA_VERSION_NUM >= 505
+  lua_gc(L, LUA_GCSTEP, size);
+#else
+  lua_gc(L, LUA_GCSTEP, (int)(size / 1024));
+#endif
 }
 
 /*@lua
@@ -132,7 +137,7 @@ static int l_buffer_new(lua_State *L) {
   } else if (lua_isinteger(L, 1) || (lua_type(L, 1) == LUA_TNUMBER)) {
     lua_Integer wanted = luaL_checkinteger(L, 1);
     luaL_argcheck(L, wanted >= 0, 1, "size must not be negative");
-    size = (size_t)wanted;
+    size = concur_size_from(wanted);
   } else {
     return luaL_argerror(
         L, 1, lua_pushfstring(L, "size or string expected, got %s", luaL_typename(L, 1)));
@@ -171,7 +176,8 @@ unsigned char *concur_shared_buffer_at(lua_State *L, int index, size_t size) {
   lua_Integer given = luaL_checkinteger(L, index);
   lua_Integer position = given;
   if (position < 0) position += (lua_Integer)buffer->size + 1;
-  if (position < 1 || size > buffer->size || (size_t)(position - 1) > buffer->size - size) {
+  if (position < 1 || size > buffer->size ||
+      position - 1 > (lua_Integer)(buffer->size - size)) {
     const char *text =
         lua_pushfstring(L, "position %I is outside the buffer (%I bytes there, %I in all)",
                         (LUAI_UACINT)given, (LUAI_UACINT)size, (LUAI_UACINT)buffer->size);

@@ -13,7 +13,7 @@ static concur_scan format_of(lua_State *L, int index, size_t limit) {
     lua_Integer count = luaL_checkinteger(L, index);
     luaL_argcheck(L, count >= 0, index, "count must not be negative");
     scan.kind = CONCUR_SCAN_COUNT;
-    scan.limit = (size_t)count;
+    scan.limit = concur_size_from(count);
     return scan;
   }
   if (lua_type(L, index) != LUA_TSTRING) (void)luaL_typeerror(L, index, "format");

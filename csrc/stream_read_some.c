@@ -16,7 +16,7 @@ static size_t opt_size(lua_State *L, int index, size_t otherwise) {
   if (lua_isnoneornil(L, index)) return otherwise;
   lua_Integer size = luaL_checkinteger(L, index);
   luaL_argcheck(L, size > 0, index, "must be at least 1");
-  return (size_t)size;
+  return concur_size_from(size);
 }
 
 static int some_body(lua_State *L, concur_fiber *fiber);

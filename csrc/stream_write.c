@@ -9,6 +9,8 @@
  *
  * A failed write is remembered: every later one, flush and close tell it.    [loop thread]
  */
+#include <stdio.h>
+
 #include "parking.h"
 #include "stream_state.h"
 
@@ -257,7 +259,7 @@ static void check_strings(lua_State *L) {
   for (int index = 2; index <= last; index++) {
     if (lua_type(L, index) == LUA_TNUMBER && !lua_isinteger(L, index) && LUA_VERSION_NUM < 505) {
       char text[64];
-      (void)lua_number2str(text, sizeof text, lua_tonumber(L, index));
+      snprintf(text, sizeof text, LUA_NUMBER_FMT, (LUAI_UACNUMBER)lua_tonumber(L, index));
       lua_pushstring(L, text);
       lua_replace(L, index);
     }
@@ -401,7 +403,7 @@ static bool read_mark(lua_State *L, int index, const char *name, size_t *mark) {
     if (!lua_isinteger(L, -1) || lua_tointeger(L, -1) < 0) {
       luaL_argerror(L, index, lua_pushfstring(L, "'%s' must be a count of bytes", name));
     }
-    *mark = (size_t)lua_tointeger(L, -1);
+    *mark = concur_size_from(lua_tointeger(L, -1));
   }
   lua_pop(L, 1);
   return given;

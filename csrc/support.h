@@ -135,6 +135,12 @@ static inline void concur_class_set(lua_State *L, const concur_runtime *runtime,
   lua_setmetatable(L, -2);
 }
 
+/* A count of bytes that Lua gave, not negative, as a size: the greatest one where the count does not
+   fit, as no memory is that large. */
+static inline size_t concur_size_from(lua_Integer count) {
+  return (lua_Unsigned)count < SIZE_MAX ? (size_t)count : SIZE_MAX;
+}
+
 /* A new userdata of the class on top of the stack: zeroed, `values` user values.  Behind its `size`
    bytes it carries the address of its class's tag, by which it is recognised: that is faster than
    looking at its metatable, and no script can forge it. */
@@ -145,7 +151,7 @@ extern const char concur_class_tags[CONCUR_CLASS_COUNT];
 
 /* The tag of a userdata of ours (`object`, at `index`), or NULL for anything else. */
 static inline const char *concur_class_tag_of(lua_State *L, int index, const char *object) {
-  size_t size = lua_rawlen(L, index); /* 0 for light userdata */
+  size_t size = (size_t)lua_rawlen(L, index); /* 0 for light userdata */
   const char *tag;
   if (object == NULL || size < sizeof tag) return NULL;
   memcpy(&tag, object + size - sizeof tag, sizeof tag);

@@ -76,7 +76,7 @@ static int l_transfer_limit(lua_State *L) {
     lua_Number bytes = luaL_checknumber(L, 1);
     luaL_argcheck(L, bytes >= 1024 && bytes <= 4294967296.0, 1,
                   "a number of bytes from 1024 to 4 GiB expected");
-    concur_transfer_set_limit(L, (size_t)bytes);
+    concur_transfer_set_limit(L, concur_size_from((lua_Integer)bytes));
   }
   lua_pushinteger(L, (lua_Integer)limit);
   return 1;

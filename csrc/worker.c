@@ -239,6 +239,14 @@ static bool is_memory_error(lua_State *L, int status) {
   return lua_type(L, -1) == LUA_TSTRING && strcmp(lua_tostring(L, -1), "not enough memory") == 0;
 }
 
+static lua_State *state_new(concur_state_memory *memory) {
+#if LUA_VERSION_NUM >= 505
+  return lua_newstate(concur_state_allocate, memory, luaL_makeseed(NULL));
+#else
+  return lua_newstate(concur_state_allocate, memory);
+#endif
+}
+
 /* A new worker for the thread; NULL when memory is too short for one.  When its init fails, the
    pool is marked as broken. */
 static concur_worker *worker_new(concur_worker_settings *settings, concur_thread *thread) {
@@ -252,7 +260,7 @@ static concur_worker *worker_new(concur_worker_settings *settings, concur_thread
   char title[32];
   snprintf(title, sizeof title, "%.24s-%u", worker->settings->name, (unsigned)thread->number);
   concur_platform_name_thread(title);
-  if (has_memory) worker->L = lua_newstate(concur_state_allocate, &worker->memory);
+  if (has_memory) worker->L = state_new(&worker->memory);
   if (worker->L == NULL) goto fail;
   lua_pushcfunction(worker->L, l_bootstrap);
   lua_pushlightuserdata(worker->L, worker);

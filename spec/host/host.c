@@ -91,6 +91,14 @@ static void *allocate(void *user, void *block, size_t old_size, size_t size) {
   return moved;
 }
 
+static lua_State *new_state(struct allocator *allocator) {
+#if LUA_VERSION_NUM >= 505
+  return lua_newstate(allocate, allocator, luaL_makeseed(NULL));
+#else
+  return lua_newstate(allocate, allocator);
+#endif
+}
+
 static struct allocator *allocator_of(lua_State *L) {
   void *user = NULL;
   (void)lua_getallocf(L, &user);
@@ -169,7 +177,7 @@ static int l_run(lua_State *L) {
       .error = (int)luaL_optinteger(L, 5, 0),
   };
   luaL_argcheck(L, allocator.arm_at > 0, 2, "must be positive");
-  lua_State *S = lua_newstate(allocate, &allocator);
+  lua_State *S = new_state(&allocator);
   if (S == NULL) return luaL_error(L, "no memory for a state");
   int ok = run_source(S, &code);
   lua_Integer failed = allocator.failed;
@@ -376,7 +384,7 @@ int main(int argc, char **argv) {
     return EXIT_FAILURE;
   }
   struct allocator allocator = {0};
-  lua_State *L = lua_newstate(allocate, &allocator);
+  lua_State *L = new_state(&allocator);
   if (L == NULL) return EXIT_FAILURE;
   int ok = run_script(L, argc, argv);
   lua_close(L);
