@@ -161,6 +161,7 @@ void *concur_class_new(lua_State *L, const concur_runtime *runtime, concur_class
 }
 
 void concur_class_mismatch(lua_State *L, int index, concur_class class) {
+  if (lua_isnone(L, index)) lua_settop(L, index); /* what is pushed below is not the argument */
   lua_rawgeti(L, LUA_REGISTRYINDEX, concur_runtime_find(L)->class_ref[class]);
   lua_getfield(L, -1, "__name");
   luaL_typeerror(L, index, lua_tostring(L, -1));

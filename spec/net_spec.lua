@@ -264,6 +264,50 @@ describe("net.connect and net.listen", function()
     expect.message("not a TCP stream", one.nodelay, one, true)
   end)
 
+  it("send small writes at once unless told otherwise, and probe only if asked to", function()
+    local luasocket = require "socket"
+    local function options_of(stream)
+      local probe = assert(luasocket.tcp4())
+      local own = probe:getfd()
+      probe:setfd(stream:fd())
+      local nodelay, keepalive = probe:getoption "tcp-nodelay", probe:getoption "keepalive"
+      probe:setfd(own)
+      probe:close()
+      return { nodelay, keepalive }
+    end
+    local listener <close>, port = listen()
+    local slow <close>, slow_port = listen("127.0.0.1", { nodelay = false, keepalive = 10 })
+    local client <close> = assert(net.connect("127.0.0.1", port))
+    local server <close> = assert(listener:accept())
+    local other <close> = assert(net.connect("127.0.0.1", slow_port,
+      { nodelay = false, keepalive = true }))
+    local other_server <close> = assert(slow:accept())
+    for stream, expected in pairs { [client] = { true, false }, [server] = { true, false },
+      [other] = { false, true }, [other_server] = { false, true } } do
+      assert.same(expected, options_of(stream))
+    end
+    assert.same({ true, true }, options_of(other:nodelay(true)))
+    assert.same({ true, false }, options_of(other:keepalive(false)))
+  end)
+
+  it("wait for a Unix server whose queue is full", function()
+    local path = support.tmpdir() .. "/socket"
+    local listener <close> = assert(net.listen { path = path, backlog = 1 })
+    local clients = {}
+    for i = 1, 5 do
+      clients[i] = concur.spawn(net.connect, { path = path })
+    end
+    concur.sleep(0.05)
+    assert.is_false(clients[5]:done()) -- where the system says EAGAIN
+    assert.is_false((concur.move_on_after(0.01, net.connect, { path = path })))
+    for _ = 1, 5 do
+      assert(listener:accept()):close()
+    end
+    for i = 1, 5 do
+      assert(clients[i]:result()):close()
+    end
+  end)
+
   it("let several listeners share a port with reuseport", function()
     local first <close>, port = listen("127.0.0.1", { reuseport = true })
     local second <close> = assert(net.listen("127.0.0.1", port, { reuseport = true }))
@@ -621,5 +665,37 @@ describe("descriptors", function()
     exchange(client, server)
     expect_code("EINVAL", "listen", net.listen_fd(client:fd()))
     expect_code("EBADF", "listen", net.listen_fd(999))
+  end)
+
+  it("of listeners leave their file, and nobody waiting", function()
+    local path = support.tmpdir() .. "/socket"
+    local listener = assert(net.listen { path = path })
+    local acceptor = concur.spawn(listener.accept, listener)
+    concur.checkpoint()
+    local fd = assert(listener:detach())
+    assert.equal("Closed", select(2, acceptor:result()).kind)
+    assert.equal("socket", lfs.attributes(path, "mode"))
+    local again <close> = assert(net.listen_fd(fd))
+    local client <close> = assert(net.connect { path = path })
+    local server <close> = assert(again:accept())
+    exchange(client, server)
+  end)
+
+  it("go to another thread, with what was read already", function()
+    local listener <close>, port = listen()
+    local client <close> = assert(net.connect("127.0.0.1", port))
+    client:write "first\nsecond\n"
+    local server = assert(listener:accept())
+    assert.equal("first", server:read())
+    local answer = concur.spawn(concur.to_thread, function(fd, rest)
+      local stream <close> = assert(require("concur.net").from_fd(fd))
+      stream:write("thread: ", rest, stream:read "L")
+      return "served"
+    end, server:detach())
+    client:write "third\n"
+    assert.equal("thread: second", client:read())
+    assert.equal("third", client:read())
+    assert.is_nil((client:read()))
+    assert.equal("served", answer:result())
   end)
 end)

@@ -9,17 +9,9 @@ local support = require "spec.support"
 local testing = require "concur.testing"
 
 local net = concur.net
+local pair = require("spec.support.streams").pair
 local plain_it = it
 local it = testing.wrap_it(it, { clock = false })
-
--- Two connected streams, and what closes both.
-local function pair()
-  local one, other = assert(net.socketpair())
-  return one, other, expect.guard(function()
-    one:close(0)
-    other:close(0)
-  end)
-end
 
 -- A stream from which exactly these bytes, and then the end, can be read.
 local function stream_of(bytes)
@@ -416,6 +408,53 @@ describe("a reader", function()
     end
     writer:result()
     assert.equal(sent, received)
+  end)
+
+  it("takes in again what waits in the system at the low-water mark, not before", function()
+    local one, other, _ <close> = pair()
+    one:water_marks { read_high = 50000, read_low = 1000 }
+    local writer = concur.spawn(function()
+      for _ = 1, 100 do
+        other:write(("x"):rep(10000))
+      end
+    end)
+    assert.equal("x", one:read(1))
+    concur.sleep(0.02)
+    local held = one:buffered()
+    assert.is_true(held >= 50000 and held < 50000 + 2 * 65536, held) -- libuv reads in 64 KiB
+    one:read(held - 1001)
+    concur.sleep(0.01)
+    assert.equal(1001, one:buffered())
+    one:read(1)
+    concur.sleep(0.01)
+    assert.is_true(one:buffered() >= 50000, one:buffered())
+    assert.equal(1000000 - 1 - (held - 1001) - 1, #one:read(1000000 - 1 - (held - 1001) - 1))
+    writer:result()
+  end)
+
+  it("may have a deadline that every byte puts off, and one for all", function()
+    local one, other, _ <close> = pair()
+    local writer = concur.spawn(function()
+      for _ = 1, 8 do
+        other:write "x"
+        concur.sleep(0.05)
+      end
+    end)
+    local read = 0
+    local start = concur.now()
+    local ended = concur.cancel_scope(function(scope)
+      while true do
+        scope:deadline(concur.now() + 0.2 * support.time_scale)
+        one:read(1)
+        read = read + 1
+      end
+    end)
+    assert.is_false(ended)
+    assert.equal(8, read)
+    assert.is_true(concur.now() - start > 0.35)
+    writer:result()
+    other:write "still there"
+    assert.equal("still there", one:read(11))
   end)
 
   it("of white space without end costs no more than its bytes", function()

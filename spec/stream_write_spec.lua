@@ -9,17 +9,9 @@ local support = require "spec.support"
 local testing = require "concur.testing"
 
 local net = concur.net
+local pair = require("spec.support.streams").pair
 local plain_it = it
 local it = testing.wrap_it(it, { clock = false })
-
--- Two connected streams, and what closes both.
-local function pair()
-  local one, other = assert(net.socketpair())
-  return one, other, expect.guard(function()
-    one:close(0)
-    other:close(0)
-  end)
-end
 
 -- Fills the stream and the system's buffers until a write has to wait; returns how many bytes that
 -- took, and the task that waits with the last chunk.
@@ -264,6 +256,30 @@ describe("stream:water_marks", function()
   end)
 end)
 
+describe("a write that waits for room", function()
+  -- The second half of what was written is on its way when the first has gone.
+  local function waits_with(low)
+    local one, other, _ <close> = pair()
+    one:water_marks { write_high = 1500000, write_low = low }
+    one:write(("x"):rep(1000000))
+    one:write(("x"):rep(1000000))
+    local waiting = concur.spawn(one.write, one, "y")
+    concur.checkpoint()
+    assert.is_false(waiting:done())
+    assert.equal(1000000, #other:read(1000000))
+    concur.sleep(0.02)
+    local early = waiting:done()
+    assert.equal(("x"):rep(1000000) .. "y", other:read(1000001))
+    assert.equal(one, waiting:result())
+    return early
+  end
+
+  it("goes on at the low-water mark, and not before", function()
+    assert.is_true(waits_with(1200000))
+    assert.is_false(waits_with(0))
+  end)
+end)
+
 describe("stream:close", function()
   it("is idempotent, shows in tostring, and makes misuse an error", function()
     local one, other, _ <close> = pair()
@@ -386,4 +402,32 @@ describe("a write cancelled at every step", function()
       assert.equal(300000 + (outcome == "done" and 4 or 0), #text)
     end, { also = { "kill" } })
   end)
+end)
+
+describe("cancelled at every step,", function()
+  -- What was accepted is sent whatever happens to the task that waits for it.
+  local function sends_all(name, ...)
+    local arguments = table.pack(...)
+    plain_it(name .. " sends what was accepted all the same", function()
+      everywhere(function(case)
+        local one, other, _ <close> = pair()
+        one:water_marks { write_high = 1000000 }
+        one:write(("x"):rep(500000))
+        local victim = case:victim(function()
+          one[name](one, table.unpack(arguments))
+        end)
+        local reader = concur.spawn(function()
+          concur.checkpoint()
+          return #other:read(500000)
+        end)
+        local outcome, err = case:join(victim)
+        assert.is_truthy(outcome == "done" or outcome == "cancelled", tostring(err))
+        assert.equal(500000, reader:result())
+      end, { also = { "kill" } })
+    end)
+  end
+
+  sends_all "flush"
+  sends_all "shutdown"
+  sends_all("close", math.huge)
 end)
