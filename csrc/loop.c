@@ -3,10 +3,12 @@
  * See loop.h.
  *
  * A turn of the driver: run what is ready, for about TURN_NS at most; fire the timers that are due;
- * deliver mail; let libuv look at its descriptors: if something is ready without waiting and only
- * when the last look is POLL_EVERY_NS old, because it is a system call or two, else until the
- * earliest deadline.  Looking at the clock costs as much as half a task switch, so
- * the number of steps between two looks follows the measured length of a step.
+ * deliver mail; let libuv look at its descriptors, until the earliest deadline.  If something is ready
+ * it does not wait, and is not called each turn, because it is a system call or two: when the last
+ * look is POLL_EVERY_NS old and everything that was ready then has had its step (what a look finds
+ * queues behind it anyway, and stays with the system meanwhile), or POLL_AT_LEAST_NS old.  Looking at
+ * the clock costs as much as half a task switch, so the number of steps between two looks follows the
+ * measured length of a step.
  */
 #include "loop.h"
 
@@ -20,6 +22,7 @@ enum { LONGEST_INTERVAL = 128, VIRTUAL_INTERVAL = 64 };
 
 #define TURN_NS UINT64_C(50000)
 #define POLL_EVERY_NS UINT64_C(200000)
+#define POLL_AT_LEAST_NS UINT64_C(5000000)
 #define NS_PER_MS UINT64_C(1000000)
 
 /* ---- making and freeing ---- */
@@ -148,6 +151,7 @@ static concur_ready *ready_pop(concur_loop *loop) {
   concur_ready *ready = loop->ready_head;
   concur_ready *next = ready->next;
   loop->ready_head = next;
+  if (ready == loop->round_last) loop->round_last = NULL;
   if (next == NULL) {
     loop->ready_tail = &loop->ready_head;
   } else { /* with many tasks, what the next ones need is far away: it comes while this one runs */
@@ -263,6 +267,8 @@ static void poll_libuv(concur_loop *loop, uv_run_mode mode) {
   uv_ref((uv_handle_t *)&loop->async);
   uv_run(&loop->uv, mode);
   uv_unref((uv_handle_t *)&loop->async);
+  loop->round_last =
+      loop->ready_head == NULL ? NULL : concur_container_of(loop->ready_tail, concur_ready, next);
   loop->polled_ns = loop->turned_ns = uv_hrtime();
 }
 
@@ -307,7 +313,8 @@ static bool turn_over(concur_loop *loop) {
 /* Ends a turn with something ready: looks at the descriptors if that is due. */
 static void turn(concur_loop *loop) {
   loop->turned_ns = uv_hrtime();
-  if (loop->is_virtual || loop->turned_ns - loop->polled_ns >= POLL_EVERY_NS) poll_now(loop);
+  uint64_t due_ns = loop->round_last == NULL ? POLL_EVERY_NS : POLL_AT_LEAST_NS;
+  if (loop->is_virtual || loop->turned_ns - loop->polled_ns >= due_ns) poll_now(loop);
 }
 
 /* Tells who waits for the loop to be idle, after one empty poll; true when it is not any more. */

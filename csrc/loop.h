@@ -65,6 +65,7 @@ struct concur_loop {
   uint64_t virtual_ns;
   uint64_t turned_ns;       /* when the driver's last turn ended */
   uint64_t polled_ns;       /* when libuv was last polled */
+  const concur_ready *round_last; /* of those that were ready then, the last; NULL once it has run */
   uint32_t poll_interval;   /* steps between looks at the clock */
   uint64_t shuffle;         /* state of the generator that shuffles; 0 = first in, first out */
   /* Which of the first nodes may be moved before those that were there earlier; set with `shuffle`. */

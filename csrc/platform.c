@@ -2,6 +2,7 @@
 /* See platform.h. */
 #include "platform.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -139,3 +140,26 @@ void concur_platform_keep_memory(void) {
   free(block);
 #endif
 }
+
+#ifdef _WIN32
+bool concur_platform_reads(void) {
+  return false;
+}
+
+ssize_t concur_platform_read(uv_os_fd_t fd, void *buffer, size_t size) {
+  (void)fd, (void)buffer, (void)size;
+  return UV_ENOTSUP;
+}
+#else
+bool concur_platform_reads(void) {
+  return true;
+}
+
+ssize_t concur_platform_read(uv_os_fd_t fd, void *buffer, size_t size) {
+  ssize_t count;
+  do {
+    count = read(fd, buffer, size);
+  } while (count < 0 && errno == EINTR);
+  return count < 0 ? uv_translate_sys_error(errno) : count;
+}
+#endif

@@ -3,6 +3,8 @@
 #ifndef CONCUR_PLATFORM_H
 #define CONCUR_PLATFORM_H
 
+#include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <uv.h>
 
@@ -29,6 +31,13 @@ uint32_t concur_platform_cpu_count(void);
    heap back to the system each time the collector frees some large strings, and taking it again page
    by page for the next ones.  Does nothing where it is not known how. */
 void concur_platform_keep_memory(void);
+
+/* True where libuv tells that bytes have arrived before it reads them (it does when it gets no
+   buffer), so that concur_platform_read can do so. */
+bool concur_platform_reads(void);
+
+/* Reads from a non-blocking descriptor: how many bytes, 0 at the end, or a libuv code (UV_EAGAIN). */
+ssize_t concur_platform_read(uv_os_fd_t fd, void *buffer, size_t size);
 
 /* Has the processor fetch what is at the address, which need not be valid, while other work goes on. */
 static inline void concur_platform_prefetch(const void *address) {

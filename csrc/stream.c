@@ -47,6 +47,7 @@ static concur_hub *hub_of(lua_State *L, concur_loop *loop) {
   if (hub == NULL) luaL_error(L, "not enough memory");
   concur_list_init(&hub->dirty);
   hub->tick = 1;
+  hub->holder = NULL;
   hub->flusher.flush = concur_hub_flush;
   concur_list_append(&loop->flushers, &hub->flusher.node);
   loop->hub = hub;

@@ -2,12 +2,15 @@
 /*
  * See stream_input.h.
  *
- * libuv reads into the hub's slab.  If a task waits for one thing and the slab holds it, it becomes a
- * Lua string right there, on the task's own stack; the rest, and everything else, is appended to
- * `in`.  Reading is started by the first read and paused only when `in` is over its high-water mark
- * and nobody waits.                                                              [loop thread]
+ * If a task waits for one thing and `in` is empty, libuv only tells that bytes have arrived.  The
+ * task receives them in its own step, into the hub's slab, and makes its string there and then, while
+ * they are in the processor's cache; the rest goes to `in`.  For everybody else libuv reads into the
+ * slab, and it is appended to `in`.  Reading is started by the first read and paused only when `in`
+ * is over its high-water mark and nobody waits.                                  [loop thread]
  */
 #include "stream_input.h"
+
+#include "platform.h"
 
 /* ---- waiting ---- */
 
@@ -59,41 +62,25 @@ static void end_reading(concur_stream *stream, int error) {
 
 /* ---- what arrives ---- */
 
+/* Bytes in the slab that were not taken move to their stream. */
+static void settle_slab(concur_hub *hub) {
+  concur_stream *holder = hub->holder;
+  if (holder == NULL) return;
+  hub->holder = NULL;
+  if (!concur_bytes_append(&holder->in, hub->slab, hub->held)) end_reading(holder, UV_ENOMEM);
+}
+
+/* Given an empty buffer, libuv reads nothing and calls on_read with UV_ENOBUFS. */
 static void on_alloc(uv_handle_t *uv, size_t suggested, uv_buf_t *buffer) {
-  concur_hub *hub = concur_stream_of(uv)->hub;
+  concur_stream *stream = concur_stream_of(uv);
+  concur_hub *hub = stream->hub;
   (void)suggested;
+  if (stream->direct && stream->in.size == 0 && concur_platform_reads() && reader_of(stream) != NULL) {
+    *buffer = uv_buf_init(NULL, 0);
+    return;
+  }
+  settle_slab(hub);
   *buffer = uv_buf_init(hub->slab, sizeof hub->slab);
-}
-
-typedef struct delivery {
-  concur_stream *stream;
-  concur_fiber *fiber;
-  const char *data;
-  size_t size;
-  bool delivered;
-} delivery;
-
-/* Argument: light userdata delivery.  Making a string may run finalizers, which may do anything. */
-static int l_deliver(lua_State *L) {
-  delivery *item = lua_touserdata(L, 1);
-  lua_pushlstring(L, item->data, item->size);
-  if (item->stream->reader != item->fiber) return 0;
-  item->delivered = concur_fiber_give(L, item->fiber);
-  wake_reader(item->stream, CONCUR_OUTCOME_VALUE);
-  return 0;
-}
-
-/* Gives the reader its result straight from the slab; false when it is not all there. */
-static bool deliver(concur_stream *stream, const char *data, size_t size) {
-  concur_scan_result result;
-  concur_scan scan = stream->scan;
-  if (concur_scan_look(&scan, data, size, false, &result) != CONCUR_SCAN_DONE) return false;
-  if (!concur_bytes_reserve(&stream->in, size - result.taken)) return false;
-  delivery item = {stream, stream->reader, data + result.begin, result.size, false};
-  (void)concur_loop_protect(stream->loop, l_deliver, &item);
-  if (!item.delivered) return false;
-  (void)concur_bytes_append(&stream->in, data + result.taken, size - result.taken);
-  return true;
 }
 
 /* True when what the reader waits for is there, or cannot come. */
@@ -106,17 +93,16 @@ static bool reader_served(concur_stream *stream) {
 static void on_read(uv_stream_t *uv, ssize_t count, const uv_buf_t *buffer) {
   concur_stream *stream = concur_stream_of(uv);
   if (count == 0) return;
+  stream->arrived = count == UV_ENOBUFS;
+  if (stream->arrived) {
+    wake_reader(stream, CONCUR_OUTCOME_VALUE);
+    return;
+  }
   if (count < 0) {
     end_reading(stream, count == UV_EOF ? 0 : (int)count);
     return;
   }
-  size_t size = (size_t)count;
-  if (reader_of(stream) != NULL && stream->direct && stream->in.size == 0 &&
-      deliver(stream, buffer->base, size)) {
-    return;
-  }
-  if (stream->state != CONCUR_STREAM_OPEN) return; /* closed by a finalizer just now */
-  if (!concur_bytes_append(&stream->in, buffer->base, size)) {
+  if (!concur_bytes_append(&stream->in, buffer->base, (size_t)count)) {
     end_reading(stream, UV_ENOMEM);
     return;
   }
@@ -124,6 +110,47 @@ static void on_read(uv_stream_t *uv, ssize_t count, const uv_buf_t *buffer) {
     wake_reader(stream, CONCUR_OUTCOME_VALUE);
   }
   if (stream->reader == NULL && stream->in.size >= stream->in_high) pause_reading(stream);
+}
+
+bool concur_stream_may_receive(const concur_stream *stream) {
+  return stream->arrived && stream->in.size == 0 && !stream->read_ended;
+}
+
+size_t concur_stream_receive(concur_stream *stream, void *buffer, size_t size) {
+  uv_os_fd_t fd;
+  stream->arrived = false;
+  if (uv_fileno(stream->handle.uv, &fd) != 0) return 0;
+  ssize_t count = concur_platform_read(fd, buffer, size);
+  if (count > 0) {
+    stream->arrived = (size_t)count == size; /* there may be more */
+    return (size_t)count;
+  }
+  if (count != UV_EAGAIN) end_reading(stream, (int)count);
+  return 0;
+}
+
+/* Until the string is made the slab holds the bytes for the stream: that may raise, or run a finalizer
+   that closes it. */
+bool concur_stream_receive_string(lua_State *L, concur_stream *stream, concur_scan scan) {
+  concur_hub *hub = stream->hub;
+  concur_scan_result found;
+  settle_slab(hub);
+  size_t size = concur_stream_receive(stream, hub->slab, sizeof hub->slab);
+  if (size == 0) return false;
+  hub->holder = stream;
+  hub->held = size;
+  if (concur_scan_look(&scan, hub->slab, size, false, &found) == CONCUR_SCAN_DONE &&
+      concur_bytes_reserve(&stream->in, size - found.taken)) {
+    lua_pushlstring(L, hub->slab + found.begin, found.size);
+    if (hub->holder == stream) {
+      hub->holder = NULL;
+      (void)concur_bytes_append(&stream->in, hub->slab + found.taken, size - found.taken);
+      return true;
+    }
+    lua_pop(L, 1); /* closed meanwhile */
+  }
+  settle_slab(hub);
+  return false;
 }
 
 bool concur_stream_start_reading(concur_stream *stream) {
@@ -147,6 +174,7 @@ void concur_stream_consume(concur_stream *stream, size_t count) {
 }
 
 void concur_stream_close_read(concur_stream *stream) {
+  if (stream->hub->holder == stream) stream->hub->holder = NULL;
   pause_reading(stream);
   concur_bytes_free(&stream->in);
   wake_reader(stream, CONCUR_OUTCOME_CLOSED);
@@ -161,6 +189,8 @@ concur_stream *concur_stream_read_from(lua_State *L) {
   } else if (!stream->readable) {
     (void)concur_stream_fail(L, stream, UV_EBADF, "reading");
     stream = NULL;
+  } else if (stream->hub->holder == stream) {
+    settle_slab(stream->hub); /* memory was short when its string was made */
   }
   return stream;
 }

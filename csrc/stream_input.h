@@ -5,9 +5,10 @@
  * A read scans `in` from its beginning and consumes nothing before it has all its results, so one
  * that is cancelled has taken nothing:
  *
- *   look   what is asked for is there, or cannot come: push the results, consume, return
- *   start  else make sure that libuv reads; false: nothing more will come, look again
- *   park   until it is there; then look again
+ *   look     what is asked for is there, or cannot come: push the results, consume, return
+ *   receive  else, if `in` is empty and something may have arrived, take it from the system
+ *   start    else make sure that libuv reads; false: nothing more will come, look again
+ *   park     until it is there; then look again
  *
  * One task reads at a time: a second one gets InvalidState.                 [loop thread]
  */
@@ -32,6 +33,16 @@ static inline concur_scan_end concur_stream_look(const concur_stream *stream, co
 
 /* Takes bytes off the beginning; reading goes on if it had paused and so little is left. */
 void concur_stream_consume(concur_stream *stream, size_t count);
+
+/* True when a read of one thing shall try to receive it: nothing is in `in`, something has arrived. */
+bool concur_stream_may_receive(const concur_stream *stream);
+
+/* Takes what has arrived from the system: how many bytes.  0: nothing, or `read_ended` is set. */
+size_t concur_stream_receive(concur_stream *stream, void *buffer, size_t size);
+
+/* The same; true when that had what `scan` looks for, which is pushed as a string.  What is left goes
+   to `in`.  False: look again; the stream may have been closed.  Raises, and has lost nothing. */
+bool concur_stream_receive_string(lua_State *L, concur_stream *stream, concur_scan scan);
 
 /* False when nothing more will come: `read_ended` is set. */
 bool concur_stream_start_reading(concur_stream *stream);

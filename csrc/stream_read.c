@@ -83,21 +83,24 @@ static int read_formats(lua_State *L, concur_fiber *fiber, concur_resume resume)
   int last = lua_gettop(L);
   concur_scan scan;
   size_t from;
+  bool one;
   for (;;) {
     int count = take_formats(L, stream, last, &scan, &from);
     if (count >= 0) return count;
-    if (concur_stream_start_reading(stream)) break;
+    one = last == 2 && scan.kind != CONCUR_SCAN_NUMBER;
+    if (one && concur_stream_may_receive(stream)) {
+      if (concur_stream_receive_string(L, stream, scan)) return 1;
+      if (stream->state != CONCUR_STREAM_OPEN) return concur_stream_fail_closed(L);
+    } else if (concur_stream_start_reading(stream)) {
+      break;
+    }
   }
-  stream->direct = last == 2 && scan.kind != CONCUR_SCAN_NUMBER;
+  stream->direct = one;
   return concur_stream_read_park(L, fiber, stream, &scan, from, resume);
 }
 
-static int read_resumed(lua_State *L, concur_fiber *fiber) {
-  return fiber->given ? 1 : read_formats(L, fiber, read_resumed);
-}
-
 static int read_body(lua_State *L, concur_fiber *fiber) {
-  return read_formats(L, fiber, read_resumed);
+  return read_formats(L, fiber, read_body);
 }
 
 /* Checks the formats at 2 and up; without any it is "l". */
@@ -138,12 +141,8 @@ static int lines_result(lua_State *L, int count) {
   return count;
 }
 
-static int lines_resumed(lua_State *L, concur_fiber *fiber) {
-  return lines_result(L, fiber->given ? 1 : read_formats(L, fiber, lines_resumed));
-}
-
 static int lines_body(lua_State *L, concur_fiber *fiber) {
-  return lines_result(L, read_formats(L, fiber, lines_resumed));
+  return lines_result(L, read_formats(L, fiber, lines_body));
 }
 
 enum { MOST_FORMATS = 250 };

@@ -19,23 +19,37 @@ static size_t opt_size(lua_State *L, int index, size_t otherwise) {
   return concur_size_from(size);
 }
 
-static int some_body(lua_State *L, concur_fiber *fiber);
+/* Other ends of look_or_wait than those of a scan. */
+enum { MUST_WAIT = -1, RECEIVED = -2, CLOSED_MEANWHILE = -3 };
 
-static int some_resumed(lua_State *L, concur_fiber *fiber) {
-  return fiber->given ? 1 : some_body(L, fiber);
+/* Receives what `scan` looks for, and pushes it; with a `target` there, and pushes how many bytes. */
+static bool receive(lua_State *L, concur_stream *stream, const concur_scan *scan, void *target) {
+  if (target == NULL) return concur_stream_receive_string(L, stream, *scan);
+  size_t size = concur_stream_receive(stream, target, scan->limit);
+  if (size > 0) lua_pushinteger(L, (lua_Integer)size);
+  return size > 0;
 }
 
-/* Looks until the scan finds something or must wait; -1: it must, start_reading was true. */
-static int look_or_wait(concur_stream *stream, concur_scan *scan, concur_scan_result *result) {
+/* Looks until the scan finds something in `in`, or it was received and pushed, or it must wait
+   (concur_stream_start_reading was true). */
+static int look_or_wait(lua_State *L, concur_stream *stream, concur_scan *scan, void *target,
+                        concur_scan_result *result) {
   for (;;) {
     concur_scan_end end = concur_stream_look(stream, scan, 0, result);
     if (end != CONCUR_SCAN_MORE || stream->read_error != 0) return (int)end;
-    if (concur_stream_start_reading(stream)) return -1;
+    if (concur_stream_may_receive(stream)) {
+      if (receive(L, stream, scan, target)) return RECEIVED;
+      if (stream->state != CONCUR_STREAM_OPEN) return CLOSED_MEANWHILE;
+    } else if (concur_stream_start_reading(stream)) {
+      return MUST_WAIT;
+    }
   }
 }
 
-/* What a read of one thing returns when `end` is not DONE. */
+/* What a read of one thing returns when `end` is neither DONE nor MUST_WAIT. */
 static int not_found(lua_State *L, concur_stream *stream, int end, size_t limit) {
+  if (end == RECEIVED) return 1;
+  if (end == CLOSED_MEANWHILE) return concur_stream_fail_closed(L);
   if (end == CONCUR_SCAN_MORE) {
     return concur_stream_fail(L, stream, stream->read_error, "reading");
   }
@@ -57,11 +71,11 @@ static int some_body(lua_State *L, concur_fiber *fiber) {
   if (stream == NULL) return 2;
   concur_scan scan = {.kind = CONCUR_SCAN_SOME, .limit = opt_size(L, 2, sizeof stream->hub->slab)};
   concur_scan_result result;
-  int end = look_or_wait(stream, &scan, &result);
+  int end = look_or_wait(L, stream, &scan, NULL, &result);
   if (end == CONCUR_SCAN_DONE) return take_found(L, stream, &result);
-  if (end >= 0) return not_found(L, stream, end, scan.limit);
+  if (end != MUST_WAIT) return not_found(L, stream, end, scan.limit);
   stream->direct = true;
-  return concur_stream_read_park(L, fiber, stream, &scan, 0, some_resumed);
+  return concur_stream_read_park(L, fiber, stream, &scan, 0, some_body);
 }
 
 /*@lua
@@ -77,12 +91,6 @@ static int l_read_some(lua_State *L) {
   (void)opt_size(L, 2, 1);
   lua_settop(L, 2);
   return concur_fiber_begin(L, some_body);
-}
-
-static int until_body(lua_State *L, concur_fiber *fiber);
-
-static int until_resumed(lua_State *L, concur_fiber *fiber) {
-  return fiber->given ? 1 : until_body(L, fiber);
 }
 
 /* The bytes are taken first: making the error may run a finalizer that closes the stream. */
@@ -103,12 +111,12 @@ static int until_body(lua_State *L, concur_fiber *fiber) {
   concur_scan scan = {.kind = CONCUR_SCAN_UNTIL, .limit = opt_size(L, 3, stream->limit)};
   scan.separator = lua_tolstring(L, 2, &scan.separator_size);
   concur_scan_result result;
-  int end = look_or_wait(stream, &scan, &result);
+  int end = look_or_wait(L, stream, &scan, NULL, &result);
   if (end == CONCUR_SCAN_DONE) return take_found(L, stream, &result);
   if (end == CONCUR_SCAN_PARTIAL) return fail_incomplete(L, stream, &result);
-  if (end >= 0) return not_found(L, stream, end, scan.limit);
+  if (end != MUST_WAIT) return not_found(L, stream, end, scan.limit);
   stream->direct = true;
-  return concur_stream_read_park(L, fiber, stream, &scan, 0, until_resumed);
+  return concur_stream_read_park(L, fiber, stream, &scan, 0, until_body);
 }
 
 /*@lua
@@ -150,15 +158,15 @@ static int into_body(lua_State *L, concur_fiber *fiber) {
   concur_scan scan = {.kind = CONCUR_SCAN_SOME};
   unsigned char *target = target_of(L, &scan.limit);
   concur_scan_result result;
-  int end = look_or_wait(stream, &scan, &result);
+  int end = look_or_wait(L, stream, &scan, target, &result);
   if (end == CONCUR_SCAN_DONE) {
     memcpy(target, concur_bytes_data(&stream->in), result.size);
     concur_stream_consume(stream, result.taken);
     lua_pushinteger(L, (lua_Integer)result.size);
     return 1;
   }
-  if (end >= 0) return not_found(L, stream, end, scan.limit);
-  stream->direct = false;
+  if (end != MUST_WAIT) return not_found(L, stream, end, scan.limit);
+  stream->direct = true;
   return concur_stream_read_park(L, fiber, stream, &scan, 0, into_body);
 }
 

@@ -32,7 +32,9 @@ typedef struct concur_hub {
   concur_flusher flusher;
   concur_node dirty;     /* streams with gathered bytes to send at the end of this tick */
   uint64_t tick;         /* counts the flushes */
-  char slab[64 * 1024];  /* where libuv reads to; valid during one read callback */
+  concur_stream *holder; /* whose bytes the slab holds while a string is made of them; else NULL */
+  size_t held;           /* how many */
+  char slab[64 * 1024];  /* where reads go to first */
 } concur_hub;
 
 struct concur_stream {
@@ -58,7 +60,8 @@ struct concur_stream {
   concur_fiber *reader; /* parked in a read; NULL: none */
   concur_scan scan;     /* what the reader looks for, behind `scan_from` bytes of `in` */
   size_t scan_from;
-  bool direct;          /* the reader takes one result, which may come straight from the slab */
+  bool direct;          /* the reader takes one result, and receives it itself if `in` is empty */
+  bool arrived;         /* there may be bytes for it to receive */
   size_t limit;         /* the most that one read may return, where the read itself says no limit */
   size_t in_high;       /* reading pauses with so much in `in` ... */
   size_t in_low;        /* ... and goes on when a read left so little */

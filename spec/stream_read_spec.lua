@@ -5,6 +5,7 @@
 local concur = require "concur"
 local everywhere = require "spec.support.cancel_everywhere"
 local expect = require "spec.support.expect"
+local faults = require "spec.support.faults"
 local support = require "spec.support"
 local testing = require "concur.testing"
 
@@ -537,6 +538,28 @@ describe("a finalizer that closes the stream in the middle of a read", function(
       end)
       assert(closed > 20, closed)
     ]]):format(seed))
+  end)
+end)
+
+describe("bytes that were received and not returned yet", function()
+  plain_it("are there for the next read when memory was refused for their string", function()
+    faults.fail_cleanly([[
+      local concur = require "concur"
+      local net = require "concur.net"
+      local text = ("x"):rep(100)
+      local got
+      concur.run(function()
+        local one, other = net.socketpair()
+        assert(other:write(text))
+        arm()
+        for _ = 1, 4 do
+          local ok, bytes = pcall(one.read_some, one)
+          if ok then got = bytes break end
+        end
+        disarm()
+      end)
+      assert(got == text, "bytes were lost")
+    ]], false, { "not enough memory" }, { times = { "2" } })
   end)
 end)
 
