@@ -63,7 +63,10 @@ local SERVER = [[
     listener:close()
     concur.wait { server }
     concur.checkpoint()
-    if server:state() == "failed" then error(server:exception(), 0) end
+    -- A server that had not begun finds its listener closed, which is not what failed.
+    if server:state() == "failed" and server:exception().kind ~= "Closed" then
+      error(server:exception(), 0)
+    end
     if failure then error(failure, 0) end
     if not ok then error(err, 0) end
   end)
@@ -96,7 +99,7 @@ describe("calls that fail in", function()
   it("system calls that are interrupted", function()
     for _, body in ipairs { EXCHANGE, SERVER } do
       faults.fail_cleanly(faults.frame(body, { real = true }), faults.interrupted,
-        { "there is no such error" }, { times = { "1", "7" } })
+        { "there is no such error" }, { times = { "1", "7" }, errno = 4 })
     end
   end)
 end)
