@@ -47,7 +47,7 @@ endif
 
 SOURCES := $(sort $(wildcard csrc/*.c))
 OBJECTS := $(SOURCES:csrc/%.c=$(BUILD)/obj/%.o)
-HOST_OBJECTS := $(BUILD)/obj/host/host.o $(BUILD)/obj/host/faults.o
+HOST_OBJECTS := $(patsubst %,$(BUILD)/obj/host/%.o,host faults sanitizer)
 MODULE := $(BUILD)/concur/core.so
 TESTHOST := $(BUILD)/testhost
 # The same objects again, with what they call wrapped: a module for the test host alone, where calls
@@ -60,8 +60,10 @@ CAPI_MODULES := $(patsubst %.c,$(BUILD)/%.so,$(notdir $(wildcard spec/capi/*.c))
 	$(patsubst %,$(BUILD)/%.so,lines csqlite czlib) $(BUILD)/capi_host
 # The module with checks for the wrong thread (CONCUR_DEBUG), which only one file does.
 DEBUG_MODULE := $(BUILD)/debug/concur/core.so
+# Programs that embed Lua in ways of their own: spec/host_spec.lua runs them.
+HOSTS := $(patsubst spec/host/%.c,$(BUILD)/%,$(wildcard spec/host/host_*.c))
 # What the specs need besides the module itself.
-TEST_BUILDS := $(TESTHOST) $(FAULT_MODULE) $(DEBUG_MODULE) $(CAPI_MODULES)
+TEST_BUILDS := $(TESTHOST) $(FAULT_MODULE) $(DEBUG_MODULE) $(CAPI_MODULES) $(HOSTS)
 
 # What a Lua program needs in order to find concur in this tree.
 RUN = LUA_PATH="$(CURDIR)/lua/?.lua;$(CURDIR)/lua/?/init.lua;;" \
@@ -268,7 +270,7 @@ fuzz-lua: $(MODULE) $(TESTHOST)
 
 # Helpers of the targets above.
 .PHONY: objects sanitized shuffled soaked analyzed covered specs
-objects: $(OBJECTS) $(HOST_OBJECTS) $(BUILD)/obj/host/wraps.o $(CAPI_MODULES)
+objects: $(OBJECTS) $(HOST_OBJECTS) $(BUILD)/obj/host/wraps.o $(CAPI_MODULES) $(HOSTS)
 
 specs:
 	$(BUSTED)
@@ -346,6 +348,9 @@ $(BUILD)/capi_host: examples/capi/host.c include/concur.h $(BUILD)/flags
 
 # -rdynamic lets the modules that it loads use its Lua, wherever that comes from.
 $(TESTHOST): $(HOST_OBJECTS)
+	$(CC) $(CFLAGS) $(SANITIZE) -rdynamic -pthread -o $@ $^ $(LDFLAGS) $(LUA_LIBS) -ldl -lm
+
+$(HOSTS): $(BUILD)/%: $(BUILD)/obj/host/%.o $(BUILD)/obj/host/sanitizer.o
 	$(CC) $(CFLAGS) $(SANITIZE) -rdynamic -pthread -o $@ $^ $(LDFLAGS) $(LUA_LIBS) -ldl -lm
 
 $(FAULT_MODULE): $(OBJECTS) $(BUILD)/obj/host/wraps.o

@@ -73,9 +73,8 @@ static bool call_cancel(concur_call *call) {
 
 static void call_future_cancel(lua_State *L, concur_runtime *runtime, int index,
                                concur_future *future, int reason) {
-  (void)runtime;
   concur_call *call = concur_call_future_of(future)->call;
-  if (call == NULL) return;
+  if (call == NULL || concur_runtime_forked(runtime)) return;
   if (!future->cancel_requested && reason != 0) {
     lua_pushvalue(L, reason);
     lua_setiuservalue(L, index, CONCUR_CALL_FUTURE_REASON);
@@ -88,9 +87,8 @@ static void call_future_cancel(lua_State *L, concur_runtime *runtime, int index,
 }
 
 static void call_future_cancel_quietly(concur_runtime *runtime, concur_future *future) {
-  (void)runtime;
   concur_call *call = concur_call_future_of(future)->call;
-  if (call == NULL) return;
+  if (call == NULL || concur_runtime_forked(runtime)) return;
   future->cancel_requested = true;
   if (call_cancel(call)) concur_future_settle(future, CONCUR_CANCELLED);
 }

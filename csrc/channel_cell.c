@@ -10,6 +10,7 @@
 concur_channel *concur_channel_check(lua_State *L) {
   const concur_channel_handle *self = concur_class_check(L, 1, CONCUR_CLASS_CHANNEL);
   if (self->channel == NULL) luaL_argerror(L, 1, "the channel was finalized");
+  concur_runtime_check_fork(L, concur_runtime_of(L));
   return self->channel;
 }
 

@@ -205,6 +205,7 @@ static int l_iter(lua_State *L) {
 function Channel:close() end
 */
 static int l_close(lua_State *L) {
+  if (concur_runtime_forked(concur_runtime_of(L))) return 0; /* another thread may hold its lock */
   concur_channel_close(concur_channel_check(L));
   return 0;
 }
@@ -287,6 +288,7 @@ static int l_gc(lua_State *L) {
   concur_channel_handle *self = concur_class_test(L, 1, CONCUR_CLASS_CHANNEL);
   if (self == NULL) return 0; /* called by hand */
   self->channel = NULL;
+  if (concur_runtime_forked(concur_runtime_of(L))) return 0;
   concur_holding_end(self->holding);
   self->holding = NULL;
   return 0;
@@ -297,6 +299,10 @@ static int l_tostring(lua_State *L) {
   concur_channel *channel = self->channel;
   if (channel == NULL) {
     lua_pushliteral(L, "concur.Channel (finalized)");
+    return 1;
+  }
+  if (concur_runtime_forked(concur_runtime_of(L))) {
+    lua_pushliteral(L, "concur.Channel (of the parent process)");
     return 1;
   }
   lua_pushfstring(L, "concur.Channel (%s%d of %I): %p",

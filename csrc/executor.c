@@ -163,7 +163,8 @@ static void executor_gather(concur_executor *executor, concur_call *call) {
 
 void concur_executor_collect(lua_State *L, concur_runtime *runtime) {
   concur_loop *loop = runtime->scheduler->loop;
-  if (loop != NULL && concur_loop_pending(loop)) concur_loop_collect(loop, L);
+  if (loop == NULL || concur_runtime_forked(runtime)) return;
+  if (concur_loop_pending(loop)) concur_loop_collect(loop, L);
 }
 
 /* Waits for mail without sleeping, while there are jobs and a core to spare. */

@@ -145,7 +145,27 @@ static void trace_running(concur_worker *worker) {
   write_trace(L, &worker->call->job);
 }
 
-static struct sigaction old_action; /* written once, before the handler is installed */
+/* What the host does on SIGURG: the handler that ours has replaced, and those that it installed over
+   ours later.  An entry is never written again once `host` has named it; 0: there is none. */
+enum { MOST_HOSTS = 16 };
+static struct sigaction host_actions[MOST_HOSTS];
+static int host_count; /* guarded by `installing` */
+static atomic_int host;
+static atomic_flag installing = ATOMIC_FLAG_INIT;
+static _Thread_local volatile sig_atomic_t passing_on; /* the host's handler may call ours in turn */
+
+static void pass_on(int number, siginfo_t *info, void *context) {
+  int index = atomic_load(&host);
+  if (index == 0 || passing_on) return;
+  const struct sigaction *action = &host_actions[index - 1];
+  passing_on = 1;
+  if ((action->sa_flags & SA_SIGINFO) != 0) {
+    action->sa_sigaction(number, info, context);
+  } else if (action->sa_handler != SIG_DFL && action->sa_handler != SIG_IGN) {
+    action->sa_handler(number);
+  }
+  passing_on = 0;
+}
 
 /* [on the worker's thread, at any point of its code] */
 static void on_signal(int number, siginfo_t *info, void *context) {
@@ -153,25 +173,46 @@ static void on_signal(int number, siginfo_t *info, void *context) {
   if (worker != NULL) {
     if (atomic_load(&worker->call->interrupts) > 0) hook_everywhere(worker);
     if (atomic_load(&worker->call->job.trace_state) == CONCUR_TRACE_WANTED) trace_running(worker);
-  } else if ((old_action.sa_flags & SA_SIGINFO) != 0) {
-    old_action.sa_sigaction(number, info, context);
-  } else if (old_action.sa_handler != SIG_DFL && old_action.sa_handler != SIG_IGN) {
-    old_action.sa_handler(number);
+  } else {
+    pass_on(number, info, context);
   }
 }
 
-static void install_handler(void) {
-  struct sigaction action = {.sa_sigaction = on_signal,
-                             .sa_flags = SA_RESTART | SA_ONSTACK | SA_SIGINFO};
-  sigemptyset(&action.sa_mask);
-  sigaction(SIGURG, NULL, &old_action);
-  sigaction(SIGURG, &action, NULL);
+static bool is_same(const struct sigaction *one, const struct sigaction *other) {
+  if ((one->sa_flags & SA_SIGINFO) != (other->sa_flags & SA_SIGINFO)) return false;
+  return (one->sa_flags & SA_SIGINFO) != 0 ? one->sa_sigaction == other->sa_sigaction
+                                           : one->sa_handler == other->sa_handler;
 }
 
-static uv_once_t install_once = UV_ONCE_INIT;
+/* The entry for a handler of the host's, from 1; 0 when there is no room. */
+static int host_entry(const struct sigaction *action) {
+  for (int i = 0; i < MOST_HOSTS; i++) {
+    const struct sigaction *entry = &host_actions[i];
+    if (i >= host_count) {
+      host_actions[i] = *action;
+      host_count++;
+    }
+    if (is_same(entry, action)) return i + 1;
+  }
+  return 0;
+}
 
+/* Installs our handler, again if the host has installed one of its own meanwhile.  Every interrupt
+   looks: they are rare. */
 static void install(void) {
-  uv_once(&install_once, install_handler);
+  struct sigaction action = {.sa_sigaction = on_signal,
+                             .sa_flags = SA_RESTART | SA_ONSTACK | SA_SIGINFO};
+  struct sigaction now;
+  if (atomic_flag_test_and_set(&installing)) return; /* another thread does it */
+  if (sigaction(SIGURG, NULL, &now) == 0 && !is_same(&now, &action)) {
+    int entry = host_entry(&now);
+    sigemptyset(&action.sa_mask);
+    if (entry != 0) {
+      atomic_store(&host, entry);
+      sigaction(SIGURG, &action, NULL);
+    }
+  }
+  atomic_flag_clear(&installing);
 }
 
 static void poke_thread(uv_thread_t id) {

@@ -261,6 +261,7 @@ static int l_stats(lua_State *L) {
   concur_executor *executor = view->executor;
   const concur_call_kind *kind = executor->settings->kind;
   concur_pool_stats stats;
+  concur_runtime_check_fork(L, concur_runtime_of(L));
   concur_pool_get_stats(executor->pool, &stats);
   lua_createtable(L, 0, 10);
   set_count(L, kind->flat ? "processes" : "threads", stats.threads);
@@ -320,19 +321,24 @@ static int l_pool_gc(lua_State *L) {
   concur_executor *executor = view->executor;
   concur_function_cache_free(L, &view->functions);
   view->executor = NULL;
-  if (executor != NULL) concur_executor_release(executor);
+  if (executor == NULL || concur_runtime_forked(concur_runtime_of(L))) return 0;
+  concur_executor_release(executor);
   return 0;
 }
 
 static int l_pool_tostring(lua_State *L) {
   const concur_executor *executor = concur_pool_view_check(L, 1)->executor;
   const concur_worker_settings *settings = executor->settings;
-  concur_pool_stats stats;
-  concur_pool_get_stats(executor->pool, &stats);
   lua_getmetatable(L, 1);
   lua_getfield(L, -1, "__name");
   const char *class = lua_tostring(L, -1);
   const char *short_name = strrchr(class, '.') + 1;
+  if (concur_runtime_forked(concur_runtime_of(L))) {
+    lua_pushfstring(L, "%s (of the parent process)", class);
+    return 1;
+  }
+  concur_pool_stats stats;
+  concur_pool_get_stats(executor->pool, &stats);
   bool named = strcmp(short_name, settings->name) != 0; /* else by the class, see the constructors */
   lua_pushfstring(L, "%s: %s%s(%s%d %s, %d jobs running, %d queued)", class,
                   named ? settings->name : "", named ? " " : "",

@@ -6,15 +6,18 @@
 #include "pool_class.h"
 #include "pool_wait.h"
 
-/* core.pool_close(pool, drop): accepts nothing any more; with `drop` the queued jobs are cancelled. */
+/* core.pool_close(pool, drop): accepts nothing any more; with `drop` the queued jobs are cancelled.
+   False in a child of fork, where the pool, and whoever holds its lock, is the parent's. */
 static int l_pool_close(lua_State *L) {
   concur_pool_view *view = concur_pool_view_check(L, 1);
   concur_executor *executor = view->executor;
+  bool forked = concur_runtime_forked(concur_runtime_of(L));
   executor->closed = true;
-  if (executor->owner == NULL) return 0;
+  lua_pushboolean(L, !forked);
+  if (forked || executor->owner == NULL) return 1;
   concur_executor_publish(executor);
   concur_pool_close(executor->pool, lua_toboolean(L, 2));
-  return 0;
+  return 1;
 }
 
 /* core.pool_stop(pool, by_force): asks the running jobs to stop. */

@@ -292,7 +292,7 @@ void concur_run_close(lua_State *L, concur_runtime *runtime) {
 static int l_close(lua_State *L) {
   concur_runtime *runtime = concur_runtime_of(L);
   concur_scheduler *scheduler = runtime->scheduler;
-  if (scheduler->loop == NULL) return 0;
+  if (scheduler->loop == NULL || concur_runtime_forked(runtime)) return 0;
   (void)enter_embedded(L);
   if (!scheduler->top.scope->own) { /* its deadline would be lost with the loop */
     return concur_error_raise(L, runtime, "InvalidState",

@@ -110,6 +110,10 @@ void concur_runtime_check(lua_State *L, const concur_runtime *runtime) {
   if (runtime->closed) {
     concur_error_raise(L, runtime, "InvalidState", "the Lua state is closing");
   }
+  concur_runtime_check_fork(L, runtime);
+}
+
+void concur_runtime_check_fork(lua_State *L, const concur_runtime *runtime) {
   if (concur_runtime_forked(runtime)) {
     concur_error_raise(L, runtime, "InvalidState",
                        "this process was forked: concur can only be used in the parent");

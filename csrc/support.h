@@ -112,6 +112,8 @@ static inline bool concur_runtime_forked(const concur_runtime *runtime) {
 
 /* Raises InvalidState in a forked child or while the state closes. */
 void concur_runtime_check(lua_State *L, const concur_runtime *runtime);
+/* The second half of that: for what may be used while the state closes. */
+void concur_runtime_check_fork(lua_State *L, const concur_runtime *runtime);
 
 /* True in a finalizer: the collector refuses every request while it runs one (Lua 5.4.4). */
 static inline bool concur_in_finalizer(lua_State *L) {

@@ -13,6 +13,7 @@ local prelude = [[
     io.popen("kill -INT " .. pid):close()
   end
   local function kill_me_soon(seconds)
+    seconds = seconds * (tonumber(os.getenv "CONCUR_TIME_SCALE") or 1)
     os.execute(("(sleep %f; kill -INT %d) >/dev/null 2>&1 &"):format(seconds, pid))
   end
   -- Runs Lua code for five seconds, in no function of concur's.

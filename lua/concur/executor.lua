@@ -145,7 +145,9 @@ end
 -- `__close`: a block that ends in order waits for the jobs; one that ends by an error, or is
 -- cancelled while it waits, stops them, within a grace time.
 function M.close(pool, err)
-  core.pool_close(pool, err ~= nil)
+  if not core.pool_close(pool, err ~= nil) then
+    return -- after a fork: the pool is the parent's
+  end
   local interruption
   if err == nil then
     local ok, e = pcall(core.pool_join, pool)

@@ -280,28 +280,6 @@ static const luaL_Reg functions[] = {
     {"wait", l_wait},     {"handle", l_handle},   {"handled", l_handled},
     {NULL, NULL}};
 
-/* --- ThreadSanitizer --- */
-
-#if defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define UNDER_THREAD_SANITIZER
-#endif
-#elif defined(__SANITIZE_THREAD__)
-#define UNDER_THREAD_SANITIZER
-#endif
-
-#ifdef UNDER_THREAD_SANITIZER
-#include <setjmp.h>
-
-/* A fortified liblua (Debian's) raises its errors with this function, which the sanitizer does not
-   know: it would never see that the functions in between were left, and its own stack overflows.
-   The module loader finds this one first. */
-__attribute__((visibility("default"))) _Noreturn void __longjmp_chk(jmp_buf environment, int value);
-_Noreturn void __longjmp_chk(jmp_buf environment, int value) {
-  longjmp(environment, value);
-}
-#endif
-
 /* --- The interpreter --- */
 
 static lua_State *interrupted_state; /* whose loop Ctrl-C interrupts */
