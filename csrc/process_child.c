@@ -215,6 +215,8 @@ concur_child *concur_child_start(concur_process_pool *pool, int *error) {
   child->link.socket = child->link.file = child->stderr_fd = -1;
   child->idle_since_ns = uv_hrtime();
   child->leave_by_ns = CONCUR_NEVER;
+  bool forever = command->start_ns > CONCUR_NEVER - child->idle_since_ns;
+  child->attach_by_ns = forever ? CONCUR_NEVER : child->idle_since_ns + command->start_ns;
   concur_list_init(&child->outgoing);
   size_t limit = command->limit > LEAST_LIMIT ? command->limit : LEAST_LIMIT;
   concur_frame_parser_init(&child->parser, limit);
@@ -406,6 +408,23 @@ void concur_child_quit(concur_child *child) {
   child->leave_by_ns = uv_hrtime() + LEAVE_NS;
   child_push(child, &child->quit, &frame, NULL);
   child_pump(child);
+}
+
+void concur_child_check_attached(concur_child *child, uint64_t now_ns) {
+  const concur_process_command *command = child->pool->settings->extra;
+  if (child->attach_by_ns == CONCUR_NEVER) return;
+  if (concur_link_worker_version(&child->link) != 0) {
+    child->attach_by_ns = CONCUR_NEVER;
+  } else if (now_ns >= child->attach_by_ns && !child->ended && !child->ending) {
+    char text[sizeof child->complaint];
+    snprintf(text, sizeof text,
+             "did not attach to its pool within %g s: '%.60s' must call "
+             "require(\"concur.process_worker\").run()",
+             (double)command->start_ns / 1e9, command->args[0]);
+    child->late = true;
+    child_complain(child, text);
+    concur_child_end(child, true);
+  }
 }
 
 void concur_child_end(concur_child *child, bool now) {

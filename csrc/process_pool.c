@@ -201,6 +201,7 @@ static void retire(concur_process_pool *pool, bool closing) {
   for (concur_node *node = pool->children.next; node != &pool->children; node = node->next) {
     concur_child *child = child_of(node);
     if (now_ns >= child->leave_by_ns && !child->ended) concur_child_end(child, true);
+    concur_child_check_attached(child, now_ns);
     if (child->hand.handed > 0 || child->quitting || child->lost) continue;
     bool worn = most_jobs != 0 && child->sent_jobs >= most_jobs;
     bool unused = pool->idle_ns != CONCUR_NEVER && now_ns - child->idle_since_ns >= pool->idle_ns;
@@ -225,7 +226,7 @@ static void arm_timer(concur_process_pool *pool) {
   if (due_ns < now_ns) due_ns = CONCUR_NEVER; /* who could do it is at work */
   for (concur_node *node = pool->children.next; node != &pool->children; node = node->next) {
     const concur_child *child = child_of(node);
-    if (!child->ending) due_ns = earlier(due_ns, child->leave_by_ns);
+    if (!child->ending) due_ns = earlier(due_ns, earlier(child->leave_by_ns, child->attach_by_ns));
     if (child->hand.handed == 0 && !child->quitting && pool->idle_ns != CONCUR_NEVER) {
       due_ns = earlier(due_ns, child->idle_since_ns + pool->idle_ns);
     }
@@ -302,7 +303,8 @@ static void bury_calls(concur_child *child) {
 static void count_crash(concur_process_pool *pool, const concur_child *child) {
   pool->crash_count++;
   pool->crashes++;
-  if (!child->ready && child->signal == 0) pool->failed_starts++; /* not killed: it does not work */
+  /* Not killed, or for this: it does not work. */
+  if (!child->ready && (child->signal == 0 || child->late)) pool->failed_starts++;
   pool->not_before_ns = uv_hrtime() + back_off_ns(pool->crashes);
   if (pool->failed_starts >= MOST_FAILED_STARTS ||
       pool->crashes >= command_of(pool)->most_crashes) {

@@ -40,6 +40,7 @@ typedef struct concur_process_command {
   char **args; /* the program and its arguments; ends with NULL */
   concur_child_stderr stderr_mode;
   uint64_t grace_ns; /* from TERM to KILL */
+  uint64_t start_ns; /* from the start of a process until it must have attached */
   uint32_t
       most_crashes; /* in a row, without a finished job between them; then the pool is broken */
   size_t limit;     /* bytes of one message */
@@ -127,7 +128,9 @@ struct concur_child {
   uint32_t sent_jobs;
   uint64_t idle_since_ns; /* while it has no job; uv_hrtime */
   uint64_t leave_by_ns;   /* once it should end by itself: when it is ended by force; or NEVER */
+  uint64_t attach_by_ns;  /* until it has attached: when it is given up; or NEVER */
   bool ready;             /* it has run init */
+  bool late;              /* it had not attached by then */
   bool quitting;          /* it was told that no job will come */
   bool lost;              /* its end of the link is closed, and nobody told it to end */
   bool ending;            /* it is being ended by force */
@@ -139,13 +142,16 @@ struct concur_child {
   int handles;   /* of the two below, those that are not closed */
   concur_handle bell_handle, stderr_handle;
   uv_poll_t bell, stderr_poll;
-  char complaint[128]; /* what was wrong with what it sent; "": nothing */
+  char complaint[192]; /* what was wrong with what it sent; "": nothing */
   size_t tail_size;
   char tail[CONCUR_STDERR_TAIL]; /* the end of its stderr */
 };
 
 /* Starts a worker for the pool.  NULL, with *error set, when that is not possible. */
 concur_child *concur_child_start(concur_process_pool *pool, int *error);
+
+/* Looks whether the worker has attached in time; if not, it is ended, and its obituary says why. */
+void concur_child_check_attached(concur_child *child, uint64_t now_ns);
 
 /* True when it may be given a job. */
 bool concur_child_accepts(const concur_child *child);

@@ -20,6 +20,7 @@
 enum { MOST_WORKERS = 1024, MOST_CRASHES = 10 };
 
 #define DEFAULT_GRACE_NS UINT64_C(1000000000)
+#define DEFAULT_START_NS UINT64_C(30000000000)
 
 static void free_command(void *command) {
   concur_process_command_free(command);
@@ -90,6 +91,7 @@ static void read_command(lua_State *L, concur_worker_settings *settings) {
   command->limit = concur_transfer_limit(L);
   command->stderr_mode = read_stderr(L);
   command->grace_ns = concur_option_duration(L, 1, "grace", DEFAULT_GRACE_NS);
+  command->start_ns = concur_option_duration(L, 1, "start_timeout", DEFAULT_START_NS);
   command->most_crashes = concur_option_count(L, 1, "max_crashes", 1, MOST_CRASHES);
   push_command(L);
   if (!copy_words(L, command)) luaL_error(L, "not enough memory");
@@ -118,18 +120,19 @@ function ProcessPoolExecutor:stats() end
 ---worker's Lua state, beyond which its job fails; `idle`, seconds after which a worker without a job
 ---ends; `name`; `grace`, seconds from TERM to KILL for a worker that is ended (1); `max_crashes` in a
 ---row, without a finished job between them, after which the pool gives up with `BrokenExecutor` (10);
+---`start_timeout`, seconds that a process has for making itself known to the pool (30);
 ---`stderr`: `"inherit"` (default), `"tee"` (the same, and its end becomes `WorkerCrashed.stderr`) or
 ---`"discard"`; `command`: the path of a Lua interpreter, or a list of words that starts a program which
 ---calls `require("concur.process_worker").run()`.  Without it the interpreter that runs this program
 ---is used.
----@param options? integer|{workers?: integer, init?: function, queue_size?: integer, max_jobs?: integer, max_memory?: number, idle?: number, name?: string, grace?: number, max_crashes?: integer, stderr?: string, command?: string|string[]} a number is the number of workers
+---@param options? integer|{workers?: integer, init?: function, queue_size?: integer, max_jobs?: integer, max_memory?: number, idle?: number, name?: string, grace?: number, max_crashes?: integer, start_timeout?: number, stderr?: string, command?: string|string[]} a number is the number of workers
 ---@return concur.ProcessPoolExecutor
 function concur.ProcessPoolExecutor(options) end
 */
 static int l_process_pool(lua_State *L) {
   static const char *const names[] = {"workers", "init",  "queue_size",  "max_jobs",
                                       "idle",    "name",  "max_memory",  "command",
-                                      "stderr",  "grace", "max_crashes", NULL};
+                                      "stderr",  "grace", "max_crashes", "start_timeout", NULL};
   concur_runtime *runtime = concur_runtime_of(L);
   concur_runtime_check(L, runtime);
   concur_pool_check_options(L, names);

@@ -98,7 +98,8 @@ describe("many states in one process", function()
         pool:submit("concur.sleep", 3600), pool, channel,
       }
       if number % 4 == 3 then
-        keep.busy = concur.ThreadPoolExecutor(1):submit(function() while BUSY do end end)
+        local view = concur.ThreadPoolExecutor(1):options { interrupt_after = 0 }
+        keep.busy = view:submit(function() while BUSY do end end)
       end
       local begin = concur.spawn(function()
         local listener = assert(concur.net.listen("127.0.0.1", 0))

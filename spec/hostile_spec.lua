@@ -12,6 +12,7 @@ local PRELUDE = [[
   local concur = require "concur"
   local errors = concur.errors
   local testing = concur.testing
+  local capi = require "capi_probe" -- the C API, as a module of others uses it
 
   -- An object of each class, by name. Some are done, closed or waited for.
   local function zoo()
@@ -32,7 +33,16 @@ local PRELUDE = [[
       after = concur.after(1), getting = queue:getting(), receiving = channel:receiving(),
       timer = concur.get_event_loop():call_later(1000, print), generator = concur.wrap(type),
       error = select(2, pcall(concur.Queue, {})),
+      listener = assert(concur.net.listen("127.0.0.1", 0)), udp = assert(concur.net.udp()),
+      signals = concur.signal.receive "SIGWINCH", processes = concur.ProcessPoolExecutor(1),
+      child = assert(concur.process.spawn { "sleep", "60", stdout = "pipe" }),
+      promise = (capi.future()),
     }
+    animals.stream, animals.peer = concur.net.socketpair()
+    animals.closed = concur.net.socketpair()
+    animals.closed:close()
+    animals.output = animals.child.stdout
+    animals.mapped = animals.pool:map(type, { 1, 2 })
     concur.cancel_scope(function(scope)
       animals.scope = scope
     end)
@@ -518,6 +528,190 @@ describe("hostile Lua does not crash", function()
       try(errors.is, cause, "TimeoutError")
       try(errors.leaves, cause)
     end)
+  ]])
+end)
+
+describe("hostile Lua does not crash what talks to the outside", function()
+  attack("arguments of every kind, to everything that makes something", [[
+    local animals = zoo()
+    local values = { false, 0, -1, 1.5, 2^63, math.huge, 0/0, "", "x", ("y"):rep(70000), "a\0b",
+      "127.0.0.1", {}, { 1, 2 }, print, coroutine.create(print), io.stdout }
+    for _, animal in pairs(animals) do values[#values + 1] = animal end
+    local makers = {}
+    for _, name in ipairs { "net", "process", "signal", "dns" } do
+      for key, value in pairs(concur[name]) do
+        if type(value) == "function" then makers[#makers + 1] = value end
+      end
+    end
+    makers[#makers + 1] = concur.ProcessPoolExecutor
+    local function pick() return values[math.random(#values)] end
+    for round = 1, 600 do
+      local maker = makers[math.random(#makers)]
+      local options = {}
+      for _, key in ipairs { "path", "input", "cwd", "env", "limit", "timeout", "port", "stdin",
+          "stdout", "check", "workers", "command", "family", 1, 2 } do
+        if math.random(6) == 1 then options[key] = pick() end
+      end
+      if maker == concur.signal.raise then
+        pcall(maker, type(pick()) == "string" and "SIGWINCH" or {})
+      elseif maker ~= concur.net.from_fd and maker ~= concur.net.listen_fd then
+        -- (any number may be a descriptor of somebody's: as with io's, that is the caller's care)
+        local ok, made = pcall(concur.timeout, 0, maker, math.random(2) == 1 and options or pick(),
+          pick(), math.random(2) == 1 and options or nil)
+        if ok and made then pcall(function() made:close() end) end
+      end
+    end
+  ]])
+
+  attack("streams, listeners and sockets closed by those whom they call or wake", [[
+    local things
+    local acts = {
+      function() things.a:close(0) end, function() things.b:close(0.001) end,
+      function() things.listener:close() end, function() things.udp:close() end,
+      function() things.a:shutdown() end, function() things.group:cancel() end,
+      function() things.a:detach() end, function() error "in a callback" end,
+      function() collectgarbage() end, function() things.a:write(("w"):rep(300000)) end,
+      function() things.b:read_some() end, function() debug.setmetatable(things.b, nil) end,
+      function() concur.get_event_loop():stop() end,
+    }
+    local function act() return pcall(acts[math.random(#acts)]) end
+    for round = 1, 150 do
+      local meta
+      pcall(concur.run, function()
+        things = { listener = assert(concur.net.listen("127.0.0.1", 0)),
+          udp = assert(concur.net.udp("127.0.0.1", 0)) }
+        things.a, things.b = concur.net.socketpair()
+        meta = debug.getmetatable(things.a)
+        pcall(concur.timeout, 0.01, concur.task_group, function(group)
+          things.group = group
+          local function start(fn)
+            local task = group:spawn(function()
+              local _ <close> = setmetatable({}, { __close = act, __gc = act })
+              pcall(fn)
+              act()
+            end)
+            task:add_done_callback(act)
+          end
+          start(function() things.a:read "a" end)
+          start(function() for _ in things.b:lines() do act() end end)
+          start(function() things.b:write(("x"):rep(500000)) end)
+          start(function() things.listener:accept() end)
+          start(function()
+            local stream <close> = concur.net.connect(things.listener:address())
+            stream:read()
+          end)
+          start(function() things.udp:recv_from() end)
+          start(function()
+            local _, port = things.udp:address()
+            things.udp:send_to("x", "127.0.0.1", port)
+          end)
+          concur.get_event_loop():call_soon(act)
+          act()
+        end)
+      end)
+      debug.setmetatable(things.b, meta)
+      things = { a = things.a, b = things.b } -- others are collected with their tasks' traces
+      pcall(things.a.close, things.a, 0)
+      pcall(things.b.close, things.b, 0)
+      if round % 10 == 0 then collectgarbage() end
+    end
+  ]])
+
+  attack("processes and signals ended inside their own callbacks", [[
+    local child, it
+    local acts = {
+      function() child:close() end, function() child:kill() end, function() child:kill "SIGSTOP" end,
+      function() child.stdout:close() end, function() child.stdin:write "x" end,
+      function() it:close() end, function() concur.signal.raise "SIGWINCH" end, function() it() end,
+      function() collectgarbage() end, function() error "in a callback" end,
+      function() concur.get_event_loop():close() end, function() concur.current_task():cancel() end,
+      function() child = nil collectgarbage() end,
+    }
+    local function act() return pcall(acts[math.random(#acts)]) end
+    it = concur.signal.receive "SIGWINCH"
+    for round = 1, 25 do
+      pcall(concur.run, function()
+        it = concur.signal.receive("SIGWINCH", "SIGCHLD")
+        child = concur.process.spawn { "sh", "-c", "cat; exit 3", stdin = "pipe", stdout = "pipe" }
+        local tasks = {}
+        for _, fn in ipairs { function() child:wait() end, function() child.stdout:read "a" end,
+            function() for _ in it do act() end end,
+            function() concur.process.run { "echo", "x" } end } do
+          local task = concur.spawn(function()
+            local _ <close> = setmetatable({}, { __close = act })
+            pcall(fn)
+            act()
+          end)
+          task:add_done_callback(act)
+          tasks[#tasks + 1] = task
+        end
+        act()
+        concur.wait(tasks, { timeout = 0.02 })
+      end)
+      pcall(function() child:close() end)
+      it:close()
+    end
+    it = concur.signal.receive "SIGWINCH" -- left open to the end
+  ]])
+
+  attack("process pools whose hooks and callbacks turn on them", [[
+    local Box = {}
+    local pool
+    local acts = {
+      function() error "in a hook" end, function() collectgarbage() end,
+      function() pool:shutdown { wait = false } end, function() pool:submit(type, 1):cancel() end,
+      function() pool:stats() end, function() for f in pairs(pool.flying or {}) do f:cancel() end end,
+      function() concur.sleep(0) end, function() pool:submit("os.exit", 1) end,
+    }
+    local function act() pcall(acts[math.random(#acts)]) end
+    concur.transferable("hostile box", Box, {
+      encode = function() act() return { 1 } end,
+      decode = function() act() return setmetatable({}, Box) end,
+    })
+    for round = 1, 6 do
+      pool = concur.ProcessPoolExecutor { workers = 2, max_crashes = 3, queue_size = 4 }
+      pcall(concur.run, function()
+        pcall(concur.timeout, 0.3, function()
+          for i = 1, 12 do
+            local future = pool:try_submit(function(...) return ... end, setmetatable({}, Box))
+            if future then future:add_done_callback(act) end
+            act()
+          end
+          for i in pool:map(type, function() act() return math.random(5) > 1 and 1 or nil end) do
+            act()
+          end
+        end)
+      end)
+      pool:shutdown { grace = 0.01 }
+    end
+  ]])
+
+  attack("the C API's futures and timers, settled and set by their own callbacks", [[
+    for round = 1, 50 do
+      pcall(concur.run, function()
+        local future, promise = capi.future()
+        local timer
+        local function meddle()
+          pcall(function() promise:settle(1) end)
+          pcall(function() promise:fail("OSError", "x") end)
+          pcall(function() promise:settle_cancelled() end)
+          pcall(function() timer:stop() end)
+          pcall(function() timer:set(0.0001) end)
+          collectgarbage()
+        end
+        timer = capi.timer(meddle)
+        timer:set(0)
+        future:add_done_callback(meddle)
+        concur.spawn(function()
+          local _ <close> = setmetatable({}, { __close = meddle, __gc = meddle })
+          pcall(future.result, future)
+          meddle()
+        end)
+        if round % 3 == 0 then future:cancel() end
+        concur.sleep(0.001)
+        if round % 5 == 0 then error "leave" end
+      end)
+    end
   ]])
 end)
 

@@ -303,6 +303,21 @@ describe("a process pool", function()
       assert.matches("exit code 0", e.message)
     end)
 
+    it("never attaches: sleeps, or reads what nobody writes", function()
+      for _, command in ipairs { { "sleep", "3600" }, { "tail", "-f", "/dev/null" } } do
+        local pool <close> = concur.ProcessPoolExecutor {
+          workers = 2,
+          start_timeout = 0.02,
+          command = command,
+        }
+        local future = pool:submit(add, 1, 2)
+        local e = expect.error("BrokenExecutor", future.result, future, 10 * support.time_scale)
+        assert.matches("did not attach to its pool within 0.02 s: '" .. command[1] .. "' must call "
+          .. 'require%("concur.process_worker"%).run%(%)', e.message)
+        assert.equal("WorkerCrashed", e.cause.kind)
+      end
+    end)
+
     it("closes its end and stays", function()
       local pool <close> = concur.ProcessPoolExecutor {
         workers = 1,

@@ -275,6 +275,33 @@ describe("ProcessPoolExecutor", function()
       assert.equal("xxx", support.read_file(counter))
     end)
 
+    it("wait before they are repeated, longer each time, if retry says so", function()
+      local pool <close> = concur.ProcessPoolExecutor(1)
+      pool:run(add, 1, 1)
+      local counter = support.tmpdir() .. "/count"
+      local function fails_twice(path)
+        local file <close> = assert(io.open(path, "a+"))
+        file:write "x"
+        file:seek "set"
+        assert(#file:read "a" == 3, "again")
+        return "third"
+      end
+      local before = concur.now()
+      local patient = pool:options { retry = { times = 2, delay = 0.03 } }
+      assert.equal("third", patient:run(fails_twice, counter))
+      assert.is_true(concur.now() - before >= 0.03 + 0.06)
+      assert.equal(1, pool:stats().processes_started) -- a job that fails is no crash
+      -- Cancelled while it waits, it is not tried again.
+      support.write_file(counter, "")
+      local future = pool:options({ retry = { times = 2, delay = 60 } }):submit(fails_twice, counter)
+      while support.read_file(counter) == "" do
+        concur.sleep(0.001)
+      end
+      future:cancel()
+      expect.error("FutureCancelled", future.result, future, 10 * support.time_scale)
+      assert.equal("x", support.read_file(counter))
+    end)
+
     it("refuse what cannot cross by its path, in both directions", function()
       local pool <close> = concur.ProcessPoolExecutor(1)
       local channel <close> = concur.Channel(1)
@@ -654,6 +681,96 @@ describe("ProcessPoolExecutor", function()
       end)
       assert.equal("done", job:result())
     end)
+  end)
+
+  -- A program that leads a process group of its own, as one that a shell runs in the foreground. Its
+  -- workers write their ids to a file and sleep; interrupt() is Ctrl-C.
+  local FOREGROUND = [[
+    local concur = require "concur"
+    local path = ...
+    local file = io.open "/proc/self/stat"
+    local id, group = file:read("a"):match "^(%d+) %b() %a %d+ (%d+)"
+    file:close()
+    assert(id == group, "setsid did nothing")
+    local function interrupt()
+      io.popen("kill -INT -" .. group):close()
+    end
+    local function work(i)
+      local id <close> = io.open "/proc/self/stat"
+      local out <close> = io.open(path, "a")
+      out:write(id:read "n", "\n")
+      out:close()
+      require("concur").sleep(60)
+    end
+    local pool = concur.ProcessPoolExecutor(2)
+    local function begin()
+      local futures = { pool:submit(work, 1), pool:submit(work, 2) }
+      local begun
+      repeat
+        concur.sleep(0.005)
+        begun = 0
+        for _ in io.lines(path) do begun = begun + 1 end
+      until begun == 2
+      return futures
+    end
+  ]]
+
+  local function foreground(code)
+    local directory = support.tmpdir()
+    local script, ids = directory .. "/script.lua", directory .. "/ids"
+    support.write_file(script, FOREGROUND .. code)
+    support.write_file(ids, "")
+    local result = support.run_file("--wait", {
+      lua = "setsid",
+      args = { support.lua, script, ids },
+    })
+    local alive = 0
+    for _ = 1, 200 do
+      alive = 0
+      for pid in io.lines(ids) do
+        if os.execute("kill -0 " .. pid .. " 2>/dev/null") then
+          alive = alive + 1
+        end
+      end
+      if alive == 0 then
+        break
+      end
+      os.execute "sleep 0.01"
+    end
+    assert.equal(0, alive)
+    return result
+  end
+
+  it("survives Ctrl-C that reaches the whole process group", function()
+    local result = foreground [[
+      local ok, e = pcall(concur.run, function()
+        local futures = begin()
+        interrupt()
+        concur.gather(futures)
+      end)
+      print(ok, e.kind)
+      print(pool:run(math.abs, -1), pool:stats().crashes)
+      pool:shutdown()
+    ]]
+    assert.equal("false\tInterrupted\n1\t0\n", result.stdout, support.describe(result))
+    assert.equal("", result.stderr)
+  end)
+
+  it("ends with a program that such a Ctrl-C ends, and that left its pool open", function()
+    local result = foreground [[
+      concur.main(function()
+        begin()
+        interrupt()
+        concur.sleep(60)
+      end)
+    ]]
+    assert.equal(130, result.code or 128 + result.signal, support.describe(result))
+    result = foreground [[
+      concur.run(begin)
+      interrupt()
+      while true do end
+    ]]
+    assert.is_true(result.code ~= 0, support.describe(result))
   end)
 
   it("hands no descriptor on but the standard streams and the link", function()

@@ -134,11 +134,12 @@ function concur.Lock() end
 ---worker's Lua state, beyond which its job fails; `idle`, seconds after which a worker without a job
 ---ends; `name`; `grace`, seconds from TERM to KILL for a worker that is ended (1); `max_crashes` in a
 ---row, without a finished job between them, after which the pool gives up with `BrokenExecutor` (10);
+---`start_timeout`, seconds that a process has for making itself known to the pool (30);
 ---`stderr`: `"inherit"` (default), `"tee"` (the same, and its end becomes `WorkerCrashed.stderr`) or
 ---`"discard"`; `command`: the path of a Lua interpreter, or a list of words that starts a program which
 ---calls `require("concur.process_worker").run()`.  Without it the interpreter that runs this program
 ---is used.
----@param options? integer|{workers?: integer, init?: function, queue_size?: integer, max_jobs?: integer, max_memory?: number, idle?: number, name?: string, grace?: number, max_crashes?: integer, stderr?: string, command?: string|string[]} a number is the number of workers
+---@param options? integer|{workers?: integer, init?: function, queue_size?: integer, max_jobs?: integer, max_memory?: number, idle?: number, name?: string, grace?: number, max_crashes?: integer, start_timeout?: number, stderr?: string, command?: string|string[]} a number is the number of workers
 ---@return concur.ProcessPoolExecutor
 function concur.ProcessPoolExecutor(options) end
 
