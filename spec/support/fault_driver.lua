@@ -81,7 +81,7 @@ while untouched < ENOUGH do
     error(("failing call %d left %s behind"):format(n, left), 0)
   end
   n = n + 1
-  if functions and thoroughly ~= "all" and n > 40 then
+  if thoroughly ~= "all" and n > (functions and 40 or 100) then
     n = n + n // 16
   end
 end

@@ -66,9 +66,23 @@ function faults.frame(body, options)
     options.jobs and JOBS or "")
 end
 
+---The environment of a program that finds concur in this tree, and the specs' support.
+---@param with_faults boolean the module whose calls can fail
+---@return table<string, string>
+function faults.environment(with_faults)
+  return {
+    LUA_PATH = support.root .. "/lua/?.lua;" .. support.root .. "/lua/?/init.lua;"
+      .. support.root .. "/?.lua;" .. support.root .. "/?/init.lua;;",
+    LUA_CPATH = (with_faults and support.build .. "/faults/?.so;" or "") .. support.build
+      .. "/?.so;;",
+  }
+end
+
 -- `make faults` leaves its figures in a file, a line for each scenario: the spec's name, what failed,
 -- how many in a row, runs with a failure, calls that failed, seconds.
-local function note(times, functions, ...)
+---@param functions string what failed
+---@param times string how many in a row
+function faults.note(functions, times, ...)
   if not os.getenv "CONCUR_FAULTS" then
     return
   end
@@ -95,12 +109,7 @@ function faults.fail_cleanly(code, functions, allowed, options)
       table.concat(allowed, "|"), os.getenv "CONCUR_FAULTS" or "",
     }, {
       timeout = os.getenv "CONCUR_FAULTS" and 1200 or 60,
-      env = {
-        LUA_PATH = support.root .. "/lua/?.lua;" .. support.root .. "/lua/?/init.lua;"
-          .. support.root .. "/?.lua;" .. support.root .. "/?/init.lua;;",
-        LUA_CPATH = (functions and support.build .. "/faults/?.so;" or "") .. support.build
-          .. "/?.so;;",
-      },
+      env = faults.environment(functions ~= false),
     })
     if result.code ~= 0 then
       error(("%s in a row: %s"):format(times, support.describe(result)), 0)
@@ -109,7 +118,7 @@ function faults.fail_cleanly(code, functions, allowed, options)
     if tonumber(runs) < 1 then
       error("the scenario calls nothing of this", 0)
     end
-    note(times, functions or "lua_Alloc", runs, calls, os.time() - start)
+    faults.note(functions or "lua_Alloc", times, runs, calls, os.time() - start)
   end
 end
 
