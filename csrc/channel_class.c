@@ -240,8 +240,7 @@ static int l_capacity(lua_State *L) {
 
 /* Pushes a new handle, empty. */
 static concur_channel_handle *push_handle(lua_State *L, concur_runtime *runtime) {
-  concur_channel_handle *self =
-      concur_class_new(L, runtime, CONCUR_CLASS_CHANNEL, sizeof *self, 0);
+  concur_channel_handle *self = concur_class_new(L, runtime, CONCUR_CLASS_CHANNEL, sizeof *self, 0);
   self->holding = concur_holding_new(L, runtime, concur_channel_let_go);
   return self;
 }

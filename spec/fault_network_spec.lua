@@ -7,6 +7,7 @@ local faults = require "spec.support.faults"
 
 local ERRORS = { "not enough memory", "ENOMEM", "EMFILE", "EAGAIN", "could be started",
   "out of memory", "Cannot allocate memory", "Too many open files" }
+local SOCKETS = { "memory", "descriptors", "handles", "interrupted", "in_vain" }
 local NONE = { "there is no such error" }
 
 -- What calls that are made again say, and how often in a row.
@@ -24,14 +25,15 @@ local function scenario(name, kinds, body, more, options)
       if more and allowed ~= NONE then
         allowed[#allowed + 1] = more
       end
-      local code = faults.frame('local net = require "concur.net"\n' .. body, options or { real = true })
+      local code = faults.frame('local net = require "concur.net"\n' .. body,
+        options or { real = true })
       faults.fail_cleanly(code, faults[kind], allowed, HARMLESS[kind])
     end)
   end
 end
 
 describe("calls that fail in", function()
-  scenario("datagrams", { "memory", "descriptors", "handles", "interrupted", "in_vain" }, [[
+  scenario("datagrams", SOCKETS, [[
     concur.run(function()
       local one <close> = assert(net.udp("127.0.0.1", 0, { broadcast = true }))
       local two <close> = assert(net.udp())
@@ -78,7 +80,7 @@ describe("calls that fail in", function()
     end)
   ]], nil, { real = true, cold = true })
 
-  scenario("a connection by name", { "memory", "descriptors", "handles", "interrupted", "in_vain" }, [[
+  scenario("a connection by name", SOCKETS, [[
     concur.run(function()
       local listener <close> = assert(net.listen("127.0.0.1", 0))
       local _, port = listener:address()
@@ -95,8 +97,7 @@ describe("calls that fail in", function()
     end)
   ]], "ECONNREFUSED") -- from the other address, when this one could not even be tried
 
-  scenario("Unix sockets and descriptors", { "memory", "descriptors", "handles", "interrupted",
-    "in_vain" }, [[
+  scenario("Unix sockets and descriptors", SOCKETS, [[
     concur.run(function()
       local path = os.tmpname()
       os.remove(path)
@@ -124,8 +125,7 @@ describe("calls that fail in", function()
     end)
   ]])
 
-  scenario("a server with a limit", { "memory", "descriptors", "handles", "interrupted", "in_vain" },
-    [[
+  scenario("a server with a limit", SOCKETS, [[
     concur.run(function()
       local listener <close> = assert(net.listen("127.0.0.1", 0))
       local _, port = listener:address()
@@ -157,7 +157,7 @@ describe("calls that fail in", function()
     end)
   ]], "ECONNRESET")
 
-  scenario("LuaSocket's objects", { "memory", "descriptors", "handles", "interrupted", "in_vain" }, [[
+  scenario("LuaSocket's objects", SOCKETS, [[
     local socket = require "concur.compat.socket"
     concur.run(function()
       local server = assert(socket.bind("127.0.0.1", 0))

@@ -51,8 +51,8 @@ describe("calls that fail in a process pool", function()
     support.write_file(directory .. "/pools.lua", [[
       local concur = require "concur"
       local host, worker, functions, last = ...
-      local EXPECTED = { "not enough memory", "ENOMEM", "EMFILE", "EAGAIN", "ENOSPC", "could be started",
-        "WorkerCrashed", "BrokenExecutor" }
+      local EXPECTED = { "not enough memory", "ENOMEM", "EMFILE", "EAGAIN", "ENOSPC",
+        "could be started", "WorkerCrashed", "BrokenExecutor" }
       local function is_expected(err)
         local text = concur.errors.format(err)
         for _, each in ipairs(EXPECTED) do

@@ -275,10 +275,17 @@ static int l_handled(lua_State *L) {
 }
 
 static const luaL_Reg functions[] = {
-    {"run", l_run},       {"fail", l_fail},       {"fail_randomly", l_fail_randomly},
-    {"delay", l_delay},   {"blocks", l_blocks},   {"fork", l_fork},
-    {"wait", l_wait},     {"handle", l_handle},   {"handled", l_handled},
-    {NULL, NULL}};
+    {"run", l_run},
+    {"fail", l_fail},
+    {"fail_randomly", l_fail_randomly},
+    {"delay", l_delay},
+    {"blocks", l_blocks},
+    {"fork", l_fork},
+    {"wait", l_wait},
+    {"handle", l_handle},
+    {"handled", l_handled},
+    {NULL, NULL},
+};
 
 /* --- The interpreter --- */
 

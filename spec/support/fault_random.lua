@@ -6,6 +6,7 @@
 -- Arguments: seconds; a seed, from which the seed of each round follows; how many rounds at most.
 
 local concur = require "concur"
+local testhost = _G.testhost
 local support = require "spec.support"
 local faults = require "spec.support.faults"
 
@@ -136,7 +137,7 @@ end
 function parts.channels()
   local pool <close> = concur.ThreadPoolExecutor(1)
   local channel, buffer = concur.Channel(math.random(0, 3)), concur.SharedBuffer(16)
-  local sent, got = 0, 0
+  local got = 0
   local job = pool:submit(function(to, shared)
     for i = 1, 20 do
       to:send(i)
@@ -150,7 +151,7 @@ function parts.channels()
   try("channel", job.result, job, 5)
   channel:close()
   join { receiver }
-  sent = buffer:load(1)
+  local sent = buffer:load(1)
   for i in channel.try_recv, channel do got = got + i end
   -- a message for whose values the receiver had no memory is received and lost, with an error
   check(got <= sent + 20 and (got == sent or not receiver or receiver:state() ~= "done"
@@ -210,8 +211,9 @@ function parts.processes()
 end
 
 function parts.process_pools()
-  local pool <close> = concur.ProcessPoolExecutor { workers = 1, max_crashes = 2, stderr = "discard",
-    command = support.lua }
+  local pool <close> = concur.ProcessPoolExecutor {
+    workers = 1, max_crashes = 2, stderr = "discard", command = support.lua,
+  }
   local ok, sum = pcall(pool.run, pool, function(a, b) return a + b end, 1, 2)
   check(ok and sum == 3 or not ok and is_allowed(sum), tostring(sum))
 end
