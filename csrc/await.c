@@ -357,7 +357,7 @@ static int l_task_traceback(lua_State *L) {
     concur_future_push_traceback(L, 1);
     return 1;
   }
-  if (task->body == NULL || !task->body->started) {
+  if (task->body == NULL || task->body->fiber.co == NULL) {
     lua_pushnil(L);
   } else {
     luaL_traceback(L, task->body->fiber.leaf, NULL, 0);

@@ -137,17 +137,21 @@ int concur_fiber_resume(lua_State *L, concur_fiber *fiber) {
   return fiber->resume(L, fiber);
 }
 
+static int on_resume(lua_State *L, int status, lua_KContext context);
+
+/* A stranger resumed the coroutine: drops what it passed and goes on waiting. */
+CONCUR_RARE static int refuse_resume(lua_State *L, concur_fiber *fiber) {
+  lua_settop(L, fiber->base + fiber->given);
+  return concur_fiber_stay(L, fiber, (lua_KContext)fiber, on_resume);
+}
+
 /* Continuation of every parked task. */
 static int on_resume(lua_State *L, int status, lua_KContext context) {
   (void)status;
   concur_fiber *fiber = (concur_fiber *)context;
-  if (fiber->scheduler->current == fiber && fiber->leaf == L &&
-      fiber->state == CONCUR_FIBER_RUNNING && !fiber->quitting) {
-    return concur_fiber_resume(L, fiber);
-  }
-  /* Resumed by a stranger: drop what it passed and go on waiting. */
-  lua_settop(L, fiber->base + fiber->given);
-  return concur_fiber_stay(L, fiber, context, on_resume);
+  bool due = fiber->scheduler->current == fiber && fiber->leaf == L &&
+             fiber->state == CONCUR_FIBER_RUNNING && !fiber->quitting;
+  return due ? concur_fiber_resume(L, fiber) : refuse_resume(L, fiber);
 }
 
 static int l_yield(lua_State *L) {

@@ -68,29 +68,31 @@ typedef struct concur_wait {
   bool stoppable; /* EventLoop:stop ends it in order */
 } concur_wait;
 
+/* What every switch touches comes first: with many tasks its time is that of fetching memory. */
 struct concur_fiber {
   concur_ready ready;
-  concur_waiter waiter;     /* in the wait list of `target` while PARKED */
-  const concur_wait *wait;  /* valid while PARKED */
-  void *target;             /* valid while PARKED and the coroutine is intact; borrowed */
-  concur_resume resume;     /* valid from park to resume */
-  lua_State *co;            /* a task's coroutine (anchored); top level: NULL */
+  lua_State *co;            /* a task's coroutine (anchored), from its first step on; top level: NULL */
   lua_State *leaf;          /* the coroutine that may suspend this fiber: `co`, or a generator's */
   concur_scope *scope;      /* innermost; never NULL while the fiber lives */
   concur_scheduler *scheduler;
-  concur_timer timer;       /* of a wait with its own time-out */
+  concur_resume resume;     /* valid from park to resume */
   int base;                 /* stack height of the leaf at park */
   uint8_t state;            /* concur_fiber_state */
   uint8_t outcome;          /* concur_outcome */
   bool given;               /* a value was given to it since park */
   bool is_task;
-  concur_node held;         /* locks that it holds and others wait for (lock.c) */
+  const concur_wait *wait;  /* valid while PARKED */
+  void *target;             /* valid while PARKED and the coroutine is intact; borrowed */
+  concur_waiter waiter;     /* in the wait list of `target` while PARKED */
   int held_count;           /* all locks that it holds */
-  struct generator *generators; /* that run in it, innermost first (generator.c); borrowed */
   bool has_context;         /* has context variables of its own */
   bool has_trace;           /* the traces table holds an error and its first traceback */
   bool rethrown;            /* and that error is on its way up right now */
   bool quitting;            /* its coroutine is about to be closed: see concur_fiber_quit */
+  uint64_t id;              /* of its task; top level, and between two tasks: 0 */
+  concur_node held;         /* locks that it holds and others wait for (lock.c) */
+  struct generator *generators; /* that run in it, innermost first (generator.c); borrowed */
+  concur_timer timer;       /* of a wait with its own time-out */
 };
 
 /* One per runtime; lives until lua_close. */
@@ -129,7 +131,7 @@ enum { CONCUR_QUICK_LIMIT = 128 };
 
 void concur_scheduler_open(lua_State *L, concur_runtime *runtime);
 
-concur_loop *concur_scheduler_make_loop(lua_State *L, concur_scheduler *scheduler);
+CONCUR_RARE concur_loop *concur_scheduler_make_loop(lua_State *L, concur_scheduler *scheduler);
 
 /* The loop of this state, made on first use.  Raises. */
 static inline concur_loop *concur_scheduler_loop(lua_State *L, concur_scheduler *scheduler) {
@@ -187,7 +189,7 @@ static inline concur_fiber *concur_fiber_ready_here(lua_State *L) {
   return fiber;
 }
 
-int concur_fiber_begin_anywhere(lua_State *L, concur_resume body);
+CONCUR_RARE int concur_fiber_begin_anywhere(lua_State *L, concur_resume body);
 
 /* Starts every function that may suspend: enter, deliver cancellation, share the processor, then
    `body`.  Call as `return concur_fiber_begin(L, body)`, arguments already checked. */
@@ -242,12 +244,16 @@ void concur_fiber_quit(lua_State *L, concur_fiber *fiber, lua_State *co);
 int concur_fiber_stay(lua_State *L, const concur_fiber *fiber, lua_KContext context,
                       lua_KFunction again);
 
-/* True when the parked fiber's coroutine is as it left it. */
-static inline bool concur_fiber_intact(const concur_fiber *fiber) {
-  if (!fiber->is_task) return true;
-  if (fiber->state == CONCUR_FIBER_DEAD) return false;
+/* True when the coroutine of a suspended task is as the task left it. */
+static inline bool concur_fiber_suspended(const concur_fiber *fiber) {
   return lua_status(fiber->co) == LUA_YIELD &&
          (fiber->leaf == fiber->co || lua_status(fiber->leaf) == LUA_YIELD);
+}
+
+/* The same of any parked fiber. */
+static inline bool concur_fiber_intact(const concur_fiber *fiber) {
+  if (!fiber->is_task) return true;
+  return fiber->state != CONCUR_FIBER_DEAD && concur_fiber_suspended(fiber);
 }
 
 /* Delivers cancellation to a fiber if it is parked and can be taken off. */
@@ -261,7 +267,7 @@ int concur_fiber_resume(lua_State *L, concur_fiber *fiber);
 
 /* Raises Cancelled for the outermost cancelled scope around the fiber; at top level also what else
    interrupted it. */
-int concur_fiber_raise_cancelled(lua_State *L, concur_fiber *fiber);
+CONCUR_RARE int concur_fiber_raise_cancelled(lua_State *L, concur_fiber *fiber);
 
 /* True of a fiber that is ready because it lets the others have a turn first (`sleep(0)`). */
 bool concur_fiber_gives_turn(const concur_fiber *fiber);

@@ -40,21 +40,14 @@ static lock *check_lock(lua_State *L) {
   return concur_class_check(L, 1, CONCUR_CLASS_LOCK);
 }
 
-/* Who a fiber is: its task's id, 0 for the top level. */
-static uint64_t fiber_id(concur_fiber *fiber) {
-  if (!fiber->is_task) return 0;
-  const concur_task *task = concur_task_of_fiber(fiber);
-  return task != NULL ? task->id : UINT64_MAX;
-}
-
 /* The fiber that has the lock; NULL when it is free or its owner has ended. */
 static concur_fiber *lock_owner(const lock *self) {
-  return self->owner != NULL && fiber_id(self->owner) == self->owner_id ? self->owner : NULL;
+  return self->owner != NULL && self->owner->id == self->owner_id ? self->owner : NULL;
 }
 
 static void lock_own(lock *self, concur_fiber *fiber) {
   self->owner = fiber;
-  self->owner_id = fiber_id(fiber);
+  self->owner_id = fiber->id;
   fiber->held_count++;
 }
 
@@ -67,6 +60,7 @@ static void lock_expect(lock *self) {
 static void lock_pass_on(lock *self) {
   self->owner->held_count--;
   self->owner = NULL;
+  if (concur_list_empty(&self->waiters)) return; /* then it is in no list of held ones either */
   concur_node_unlink(&self->held);
   concur_waiter *waiter = concur_parking_pop(&self->waiters);
   if (waiter == NULL) return;

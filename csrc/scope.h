@@ -41,12 +41,12 @@ struct concur_scope {
   uint8_t mode;     /* scope_api.c: what the function that opened it returns */
   uint16_t depth;   /* scopes of this fiber around it */
   bool own;         /* embedded in a task (or the top-level fiber) */
+  int anchor;       /* slot of `opened_in`, top level only; 0: none */
   concur_timer timer;      /* the deadline */
   uint64_t deadline_ns;    /* CONCUR_NEVER: none */
   uint64_t delay_ns;       /* of concur.timeout, for its message */
   lua_State *opened_in;    /* the coroutine that opened it; borrowed, compared, and at top level
                               anchored by `anchor` */
-  int anchor;              /* slot of that coroutine, top level only; 0: none */
   /* The frame that opened the scope is gone for good (killed, tampered with): stops what lives
      inside and lets go of the scope, which is dropped next.  NULL for scopes with nothing inside. */
   void (*orphan)(lua_State *L, concur_scope *scope);

@@ -33,14 +33,16 @@ function concur.checkpoint() end
 ---@async
 function concur.sleep_forever() end
 */
-static int l_sleep(lua_State *L) {
-  int is_integer;
-  if (lua_tointegerx(L, 1, &is_integer) == 0 && is_integer) { /* the way of `sleep(0)` */
-    concur_fiber *fiber = concur_fiber_ready_here(L);
-    if (fiber != NULL) return concur_fiber_yield(L, fiber, slept);
-  }
+CONCUR_RARE static int sleep_for_long(lua_State *L) {
   (void)concur_check_duration(L, 1);
   return concur_fiber_begin(L, sleep_wait);
+}
+
+static int l_sleep(lua_State *L) {
+  int is_integer;
+  if (lua_tointegerx(L, 1, &is_integer) != 0 || !is_integer) return sleep_for_long(L);
+  concur_fiber *fiber = concur_fiber_ready_here(L);
+  return fiber != NULL ? concur_fiber_yield(L, fiber, slept) : sleep_for_long(L);
 }
 
 static int nothing(lua_State *L, concur_fiber *fiber) {

@@ -20,6 +20,14 @@
 
 #include "list.h"
 
+/* Of a function that seldom runs, or takes long anyhow: it stays out of its callers, so that these need
+   fewer registers, and branches to it are taken to be rare. */
+#if defined(__GNUC__)
+#define CONCUR_RARE __attribute__((cold, noinline))
+#else
+#define CONCUR_RARE
+#endif
+
 #pragma GCC visibility push(hidden)
 
 typedef enum concur_class {
@@ -171,7 +179,7 @@ static inline void *concur_class_test(lua_State *L, int index, concur_class clas
 }
 
 /* Raises an argument error that names the class. */
-void concur_class_mismatch(lua_State *L, int index, concur_class class);
+CONCUR_RARE void concur_class_mismatch(lua_State *L, int index, concur_class class);
 
 /* The userdata at `index`, which must be of the class. */
 static inline void *concur_class_check(lua_State *L, int index, concur_class class) {
@@ -215,7 +223,7 @@ void concur_anchor_release(lua_State *L, concur_runtime *runtime, int slot);
 void concur_error_new(lua_State *L, const concur_runtime *runtime, const char *kind,
                       const char *format, ...);
 /* Pushes one and raises it.  Never returns; the int is for `return concur_error_raise(...)`. */
-int concur_error_raise(lua_State *L, const concur_runtime *runtime, const char *kind,
+CONCUR_RARE int concur_error_raise(lua_State *L, const concur_runtime *runtime, const char *kind,
                        const char *format, ...);
 /* True when the value at `index` is an error object (not: a table that looks like one). */
 bool concur_error_test(lua_State *L, const concur_runtime *runtime, int index);

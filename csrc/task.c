@@ -41,9 +41,7 @@ static void body_init(concur_body *body, concur_scheduler *scheduler, concur_tas
   concur_timer_init(&fiber->timer);
   body->task = task;
   body->status = CONCUR_NOT_ENDED;
-  body->started = false;
   body->bare_yield = false;
-  body->killed = false;
 }
 
 /* Pushes a table of `count` values from stack index `first` on. */
@@ -98,7 +96,7 @@ concur_task *concur_task_spawn(lua_State *L, concur_runtime *runtime, int count,
   body->group = group;
   body->arguments = count;
   task->body = body;
-  task->id = ++scheduler->next_task_id;
+  task->id = body->fiber.id = ++scheduler->next_task_id;
   if (scheduler->teardown) concur_scope_cancel(&body->own);
   lua_pushvalue(L, -1);
   concur_anchor_set(L, runtime, body->slot);
@@ -114,6 +112,7 @@ void concur_body_retire(lua_State *L, concur_body *body) {
   concur_fiber *fiber = &body->fiber;
   concur_scheduler *scheduler = fiber->scheduler;
   fiber->state = CONCUR_FIBER_DEAD;
+  fiber->id = 0;
   if (fiber->has_trace) concur_fiber_clear_trace(L, fiber);
   concur_scope_drop(L, scheduler, &body->own);
   concur_node_unlink(&body->link);
@@ -151,7 +150,7 @@ static void body_failed(lua_State *co, concur_body *body) {
 /* [in the task's coroutine] */
 static int body_end(lua_State *co, int status, lua_KContext context) {
   concur_body *body = (concur_body *)context;
-  if (body->status == CONCUR_NOT_ENDED) body->status = status;
+  if (body->status == CONCUR_NOT_ENDED) body->status = (int8_t)status;
   if (body->fiber.scheduler->current != &body->fiber || body->fiber.co != co) {
     /* A stranger resumed the coroutine; the end waits for the scheduler. */
     return lua_yieldk(co, 0, context, body_end);
@@ -182,8 +181,9 @@ static int body_end(lua_State *co, int status, lua_KContext context) {
 
 /* [in the task's coroutine] Stack: task, handler, function, arguments. */
 static int task_main(lua_State *co) {
-  lua_KContext context = (lua_KContext)concur_body_of_fiber(concur_fiber_running);
-  int status = lua_pcallk(co, lua_gettop(co) - 3, LUA_MULTRET, 2, context, body_end);
+  concur_body *body = concur_body_of_fiber(concur_fiber_running);
+  lua_KContext context = (lua_KContext)body;
+  int status = lua_pcallk(co, body->arguments, LUA_MULTRET, 2, context, body_end);
   return body_end(co, status, context);
 }
 
@@ -204,24 +204,26 @@ static void push_arguments(lua_State *co, int task, int count) {
 }
 
 /* Gives the body a coroutine with everything on its stack; false when out of memory. */
-static bool body_start(lua_State *L, concur_body *body) {
+static bool body_prepare(lua_State *L, concur_body *body) {
   enum { SURE = LUA_MINSTACK - 8 }; /* so many arguments find room in any coroutine */
   concur_scheduler *scheduler = body->fiber.scheduler;
   int count = body->arguments;
   concur_coroutine coroutine = concur_coroutine_take(L, scheduler);
   lua_State *co = coroutine.co;
   if (co == NULL) return false;
+  if (count > SURE && !lua_checkstack(co, count + 8)) {
+    concur_coroutine_drop(L, scheduler, coroutine.slot);
+    return false;
+  }
   body->fiber.co = co;
   body->fiber.ready.memory = co;
   body->fiber.leaf = co;
   body->co_slot = coroutine.slot;
-  if (count > SURE && !lua_checkstack(co, count + 8)) return false;
   lua_pushcfunction(co, task_main);
   concur_body_push_task(co, scheduler->runtime, body);
   lua_pushcfunction(co, concur_traceback_handler);
   lua_getiuservalue(co, 2, CONCUR_TASK_OUTCOME); /* stays until the outcome replaces it */
   if (count > 0) push_arguments(co, 2, count);
-  body->started = true;
   return true;
 }
 
@@ -246,23 +248,27 @@ static void body_ended(lua_State *L, concur_body *body, int status) {
   concur_body_give_back(scheduler, body);
 }
 
+/* Before the first step; false when there will be none. */
+static bool body_start(lua_State *L, concur_body *body) {
+  if (body->fiber.state == CONCUR_FIBER_DEAD) { /* killed while in the ready queue */
+    concur_body_give_back(body->fiber.scheduler, body);
+    return false;
+  }
+  if (body_prepare(L, body)) return true;
+  concur_body_break(L, body, "not enough memory to start the task");
+  return false;
+}
+
 static void task_run(concur_loop *loop, concur_ready *ready) {
   concur_fiber *fiber = concur_container_of(ready, concur_fiber, ready);
   concur_body *body = concur_body_of_fiber(fiber);
   concur_scheduler *scheduler = fiber->scheduler;
   lua_State *L = loop->L;
-  if (body->killed) {
-    concur_body_give_back(scheduler, body);
-    return;
-  }
   int arguments = 0;
-  if (!body->started) {
-    if (!body_start(L, body)) {
-      concur_body_break(L, body, "not enough memory to start the task");
-      return;
-    }
+  if (fiber->co == NULL) {
+    if (!body_start(L, body)) return;
     arguments = body->arguments + 3;
-  } else if (!concur_fiber_intact(fiber)) {
+  } else if (!concur_fiber_suspended(fiber)) {
     concur_body_break(L, body, CONCUR_TAMPERED_TEXT);
     return;
   }

@@ -33,21 +33,21 @@ struct concur_task {
 
 struct concur_body {
   concur_fiber fiber;
-  concur_scope own;    /* the task's outermost scope */
-  concur_node link;    /* in scheduler->tasks */
+  concur_scope own; /* the task's outermost scope */
+  union {
+    concur_node link;       /* in scheduler->tasks */
+    concur_body *next_idle; /* in the pool, between two tasks */
+  };
   concur_group *group; /* the task group it belongs to; NULL: none */
   concur_task *task;   /* borrowed: anchored while this is its body */
-  concur_body *next_idle;
   lua_Hook hook; /* the user's hook, while bare_yield */
   int hook_mask;
   int hook_count;
   int slot;      /* anchors the task; belongs to the body for good */
   int co_slot;   /* anchors the coroutine, once there is one */
   int arguments; /* of the function, before the start */
-  int status;    /* how the function ended (a stranger may have resumed it), or the mark below */
-  bool started;
+  int8_t status; /* how the function ended (a stranger may have resumed it), or the mark below */
   bool bare_yield; /* called coroutine.yield: going on raises an error in it */
-  bool killed;     /* ended by force while in the ready queue */
 };
 
 enum { CONCUR_NOT_ENDED = -1 };

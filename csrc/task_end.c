@@ -40,8 +40,7 @@ void concur_body_break(lua_State *L, concur_body *body, const char *message) {
   broken_end end = {body, message};
   /* What it waited for, or a coroutine that is still held somewhere, may point to the body of a task
      that had started: it is not used again. */
-  bool started = body->started;
-  bool has_coroutine = fiber->co != NULL;
+  bool started = fiber->co != NULL;
   fiber->state = CONCUR_FIBER_DEAD; /* what is stopped below may try to wake it */
   concur_loop_stop_timer(scheduler->loop, &fiber->timer);
   scheduler->end_generators(L, fiber, false);
@@ -54,8 +53,11 @@ void concur_body_break(lua_State *L, concur_body *body, const char *message) {
     concur_future_settle(&body->task->future, CONCUR_FAILED);
   }
   concur_body_retire(L, body);
-  if (has_coroutine) concur_coroutine_drop(L, scheduler, body->co_slot);
-  if (!started) concur_body_give_back(scheduler, body);
+  if (started) {
+    concur_coroutine_drop(L, scheduler, body->co_slot);
+  } else {
+    concur_body_give_back(scheduler, body);
+  }
 }
 
 /* ---- kill ---- */
@@ -65,7 +67,7 @@ enum { DEEPEST_KILL = 100 }; /* closing a coroutine does not count C calls in Lu
 /* Waits, or was taken off its wait by a cancellation that it has not seen yet. */
 static bool can_kill(const concur_body *body) {
   const concur_fiber *fiber = &body->fiber;
-  if (!body->started || body->killed) return false;
+  if (fiber->co == NULL) return false;
   return fiber->state == CONCUR_FIBER_PARKED || (fiber->state == CONCUR_FIBER_READY &&
                                                  fiber->outcome == CONCUR_OUTCOME_CANCELLED);
 }
@@ -136,7 +138,7 @@ bool concur_task_kill(lua_State *L, concur_task *task) {
   concur_coroutine_drop(L, scheduler, body->co_slot);
   lua_pop(L, 1);
   if (queued) {
-    body->killed = true; /* given back when its turn comes */
+    fiber->co = NULL; /* the body is given back when its turn comes */
   } else {
     concur_body_give_back(scheduler, body);
   }

@@ -14,6 +14,7 @@
 
 enum {
   BODIES_PER_CHUNK = 64,
+  CACHE_LINE = 64, /* bodies are multiples of it */
   FIRST_CAPACITY = 64,
   ALWAYS_KEPT = 1024, /* coroutines */
   DROPPED_AT_ONCE = 64
@@ -46,8 +47,10 @@ void concur_task_pool_open(lua_State *L, concur_runtime *runtime) {
 
 static void add_bodies(lua_State *L, concur_scheduler *scheduler) {
   struct concur_task_pool *pool = scheduler->pool;
-  concur_body *chunk = lua_newuserdatauv(L, BODIES_PER_CHUNK * sizeof *chunk, 0);
-  memset(chunk, 0, BODIES_PER_CHUNK * sizeof *chunk);
+  size_t size = BODIES_PER_CHUNK * sizeof(concur_body) + CACHE_LINE;
+  char *memory = lua_newuserdatauv(L, size, 0);
+  memset(memory, 0, size);
+  concur_body *chunk = (void *)(memory + CACHE_LINE - (uintptr_t)memory % CACHE_LINE);
   (void)concur_anchor(L, scheduler->runtime);
   for (int i = BODIES_PER_CHUNK - 1; i >= 0; i--) {
     lua_pushboolean(L, 0);
