@@ -110,7 +110,7 @@ install: ## install the rock with luarocks (LUAROCKS_FLAGS=--local, ...)
 clean: ## remove everything that was built
 	rm -rf $(BUILD) concur csrc/*.o
 
-.PHONY: bench bench-sweep bench-report bench-instructions bench-echo bench-cores
+.PHONY: bench bench-sweep bench-memory bench-report bench-instructions bench-cores
 bench: build ## compare with the raw limit and with the peers (BENCH="--rounds 9 queue_64")
 	@scripts/setup bench || echo "going on without the missing peers"
 	@$(RUN) CONCUR_BUILD=$(BUILD) CONCUR_LUA=$(LUA) $(LUA) bench/run.lua $(BENCH)
@@ -119,18 +119,18 @@ bench-sweep: build ## how cost grows with tasks, timers, queues, connections, jo
 	@scripts/setup build
 	@$(RUN) CONCUR_BUILD=$(BUILD) CONCUR_LUA=$(LUA) $(LUA) bench/sweep.lua $(BENCH)
 
-bench-report: ## both, and their results into docs/performance.md (on a quiet machine)
+bench-memory: build ## bytes of a task, a timer, a stream, a worker
+	@$(RUN) CONCUR_BUILD=$(BUILD) CONCUR_LUA=$(LUA) $(LUA) bench/memory.lua
+
+bench-report: ## all three, and their results into docs/performance.md (on a quiet machine)
 	@$(SUBMAKE) bench
+	@$(SUBMAKE) bench-memory
 	@$(SUBMAKE) bench-sweep BENCH=
 	@CONCUR_BUILD=$(BUILD) $(LUA) bench/publish.lua
 
-bench-echo: build ## TCP echo next to libuv in C and the peers (BENCH="--rounds 3 50x64")
-	@scripts/setup bench || echo "going on without the missing peers"
-	@$(RUN) CONCUR_BUILD=$(BUILD) CONCUR_LUA=$(LUA) CC=$(CC) $(LUA) bench/echo.lua $(BENCH)
-
 bench-cores: build ## the echo server on one and on two worker threads (reuseport)
 	@scripts/setup build
-	@$(RUN) CONCUR_BUILD=$(BUILD) CONCUR_LUA=$(LUA) CC=$(CC) $(LUA) bench/echo_cores.lua $(BENCH)
+	@$(RUN) CONCUR_BUILD=$(BUILD) CONCUR_LUA=$(LUA) $(LUA) bench/echo_cores.lua $(BENCH)
 
 bench-instructions: build ## count instructions per operation: no row may grow
 	@scripts/setup build valgrind

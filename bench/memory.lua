@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
--- How much memory things take: lua5.4 bench/memory.lua [THING] (from the root, with concur on the
--- path). Each in a process of its own, since much is kept for the next task.
+-- How much memory things take: lua5.4 bench/memory.lua (from the root, with concur on the path). Each
+-- in a process of its own, since much is kept for the next task. Writes memory.md into the build
+-- directory.
 --
 -- Of what lives in Lua's heap: what the heap grows by. Of streams and worker threads: what the
 -- process grows by (Linux only).
@@ -47,7 +48,7 @@ local THINGS = {
       event:wait()
     end)
   end },
-  { "sleeping", "task that sleeps", 100000, lua_bytes, function(count)
+  { "sleeping", "task that sleeps", 1000000, lua_bytes, function(count)
     return spawn_all(count, function()
       concur.sleep(3600)
     end)
@@ -59,14 +60,14 @@ local THINGS = {
     end
     return futures
   end },
-  { "timer", "timer (call_later)", 100000, lua_bytes, function(count)
+  { "timer", "timer (call_later)", 1000000, lua_bytes, function(count)
     local loop, handles = concur.get_event_loop(), {}
     for i = 1, count do
       handles[i] = loop:call_later(3600, print)
     end
     return handles
   end },
-  { "stream", "stream (TCP connection, one end)", 2000, process_bytes, function(count)
+  { "stream", "stream (one end of a connection, with its libuv handle)", 2000, process_bytes, function(count)
     local streams = {}
     local listener = assert(concur.net.listen("127.0.0.1", 0))
     local _, port = listener:address()
@@ -87,20 +88,44 @@ local THINGS = {
   end },
 }
 
+-- In a process for this thing alone: prints how many bytes each takes.
 local function measure(thing)
-  local _, title, count, bytes, make = table.unpack(thing)
+  local _, _, count, bytes, make = table.unpack(thing)
   concur.run(function()
     local before = bytes()
     local things = make(count)
-    print(("%-34s %6d of them, each %7.0f bytes"):format(title, count, (bytes() - before) / count))
+    io.write(("%.0f\n"):format((bytes() - before) / count))
+    io.flush()
     os.exit(things and 0 or 1, false) -- nothing of it need end in order
   end)
+end
+
+local function with_commas(figure)
+  return (figure:reverse():gsub("(%d%d%d)", "%1,"):reverse():gsub("^,", ""))
+end
+
+-- What a process of its own prints for the thing.
+local function measured(thing)
+  local pipe <close> = assert(io.popen(("%s bench/memory.lua %s"):format(
+    os.getenv "CONCUR_LUA" or "lua5.4", thing[1])))
+  return (assert(pipe:read "l", thing[1] .. " could not be measured"))
 end
 
 for _, thing in ipairs(THINGS) do
   if arg[1] == thing[1] then
     measure(thing)
-  elseif not arg[1] then
-    os.execute(("%s bench/memory.lua %s"):format(os.getenv "CONCUR_LUA" or "lua5.4", thing[1]))
   end
 end
+
+local lines = { "| what | how many | bytes of each |", "|---|--:|--:|" }
+for _, thing in ipairs(THINGS) do
+  local _, title, count, counter = table.unpack(thing)
+  local figure = with_commas(measured(thing))
+  print(("%-34s %7d of them, each %9s bytes"):format(title, count, figure))
+  lines[#lines + 1] = ("| %s | %s | %s%s |"):format(title, with_commas(tostring(count)), figure,
+    counter == process_bytes and " (of the process)" or "")
+end
+local path = (os.getenv "CONCUR_BUILD" or "build") .. "/memory.md"
+local file <close> = assert(io.open(path, "w"))
+assert(file:write(table.concat(lines, "\n"), "\n"))
+print("written to " .. path)

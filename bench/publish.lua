@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- Puts the results of `make bench` and `make bench-sweep` into docs/performance.md, between its marks,
--- and their pictures beside it. What the figures mean is written by hand.
+-- Puts the results of bench/run.lua, memory.lua and sweep.lua into docs/performance.md, between its
+-- marks, and their pictures beside it. What the figures mean is written by hand.
 
 local build = os.getenv "CONCUR_BUILD" or "build"
 local REPORT = "docs/performance.md"
@@ -27,6 +27,7 @@ end
 
 local text = read(REPORT)
 text = splice(text, "results", read(build .. "/bench.md"))
+text = splice(text, "memory", read(build .. "/memory.md"))
 text = splice(text, "curves", read(build .. "/sweep.md"))
 write(REPORT, text)
 write("docs/performance.svg", read(build .. "/bench.svg"))

@@ -190,24 +190,21 @@ local function measure(workload, names, options)
   return samples, failed
 end
 
--- Whether each goal of the workload is met; only those whose other side was measured.
+-- Whether each goal of the workload is met; without a ratio where one side was not measured.
 local function judge(workload, samples)
   local verdicts = {}
-  for _, goal in ipairs(workload.goals or {}) do
-    local other = samples[goal[1]]
-    if samples.concur and other then
-      local verdict = { against = goal[1], note = goal.note }
-      if goal.at_most then
-        verdict.ratio = stats.ratio(samples.concur, other)
-        verdict.at_most = goal.at_most
-        verdict.met = verdict.ratio.median <= goal.at_most
-      else
-        verdict.ratio = stats.ratio(other, samples.concur)
-        verdict.faster = goal.faster
-        verdict.met = verdict.ratio.median >= goal.faster
-      end
-      verdicts[#verdicts + 1] = verdict
+  for i, goal in ipairs(workload.goals or {}) do
+    local verdict = { against = goal[1], at_most = goal.at_most, faster = goal.faster,
+      note = goal.note }
+    local concur, other = samples.concur, samples[goal[1]]
+    if concur and other and goal.at_most then
+      verdict.ratio = stats.ratio(concur, other)
+      verdict.met = verdict.ratio.median <= goal.at_most
+    elseif concur and other then
+      verdict.ratio = stats.ratio(other, concur)
+      verdict.met = verdict.ratio.median >= goal.faster
     end
+    verdicts[i] = verdict
   end
   return verdicts
 end
@@ -223,7 +220,7 @@ local function describe_machine()
   return {
     processor = command_output "sed -n 's/^model name[^:]*: *//p' /proc/cpuinfo",
     processors = command_output "getconf _NPROCESSORS_ONLN",
-    system = command_output "uname -sr",
+    system = command_output "uname -sr":match "^%S+ %d+%.?%d*",
     libuv = command_output "pkg-config --modversion libuv",
     compiler = command_output "cc --version",
     revision = command_output "git rev-parse --short HEAD",
@@ -304,7 +301,7 @@ for _, name in ipairs(peers.order) do
 end
 report.print_summary(results, compared)
 if not options.quick then
-  history.compare(options.build .. "/bench.last", results)
+  history.compare(options.build .. "/bench.last", machine, results)
 end
 print()
 write_file(options.json, json.encode {
@@ -317,6 +314,6 @@ write_file(options.json, json.encode {
 } .. "\n")
 local base = options.json:gsub("%.json$", "")
 write_file(base .. ".svg", chart.draw(results))
-write_file(base .. ".md", report.heading(machine, present, options) .. "\n\n"
+write_file(base .. ".md", report.heading(machine, present, missing, options) .. "\n\n"
   .. report.markdown(results, compared))
 os.exit(any_failed and 1 or 0)

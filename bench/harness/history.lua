@@ -5,11 +5,11 @@ local stats = require "harness.stats"
 
 local history = {}
 
--- {["workload implementation"] = {median=, min=, max=}}
-local function read(path)
+-- {["workload implementation"] = {median=, min=, max=}}; empty if the file is of another machine.
+local function read(path, machine)
   local rows = {}
   local file <close> = io.open(path)
-  if file then
+  if file and file:read "l" == machine then
     for line in file:lines() do
       local name, median, min, max = line:match "^(%S+ %S+) (%S+) (%S+) (%S+)$"
       rows[name or ""] = { median = tonumber(median), min = tonumber(min), max = tonumber(max) }
@@ -18,13 +18,14 @@ local function read(path)
   return rows
 end
 
-local function write(path, rows)
+local function write(path, machine, rows)
   local names = {}
   for name in pairs(rows) do
     names[#names + 1] = name
   end
   table.sort(names)
   local file <close> = assert(io.open(path, "w"))
+  assert(file:write(machine, "\n"))
   for _, name in ipairs(names) do
     local row = rows[name]
     assert(file:write(("%s %.4f %.4f %.4f\n"):format(name, row.median, row.min, row.max)))
@@ -33,9 +34,12 @@ end
 
 ---Prints the ratios to concur that have left the spread of the last run, and stores this run's.
 ---@param path string
+---@param machine table
 ---@param results table[] of bench/run.lua
-function history.compare(path, results)
-  local rows = read(path)
+function history.compare(path, machine, results)
+  local name_of_machine = ("%s, %s processors, %s"):format(machine.processor, machine.processors,
+    machine.system)
+  local rows = read(path, name_of_machine)
   local had_rows, agreed, moved = next(rows) ~= nil, 0, {}
   for _, result in ipairs(results) do
     for name, samples in pairs(result.samples) do
@@ -59,8 +63,10 @@ function history.compare(path, results)
     for _, line in ipairs(moved) do
       print(line)
     end
+  else
+    print "\nNothing to compare with: the first run on this machine, from this build directory"
   end
-  write(path, rows)
+  write(path, name_of_machine, rows)
 end
 
 return history

@@ -5,14 +5,18 @@
  * A Lua module, compiled by bench/harness/peers.lua when a benchmark starts and loaded into the
  * same interpreter that runs concur, so that both pay the same for the virtual machine.  Each
  * limit does the least that any implementation of its workload has to do: no error paths, no
- * cancellation, no futures.  One thread but for uv_queue_work; frees nothing before the process
+ * cancellation, no futures.  One thread but for uv_queue_work and copy; frees nothing before the process
  * ends.
  */
 #include <lauxlib.h>
 #include <lua.h>
 #include <poll.h>
+#include <pthread.h>
+#include <sched.h>
 #include <spawn.h>
+#include <stdatomic.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -287,6 +291,44 @@ static int l_queue_work(lua_State *L) {
   return 0;
 }
 
+/* ---- a string there and back ---- */
+
+enum { COPY_SIZE = 1 << 20, COPIES = 4 };
+
+/* Blocks of the two threads: each copies from the other's into one of its own.  Several, because a
+   collector does not free a string before the next one is made. */
+static char *copies[2][COPIES];
+static atomic_uint_fast64_t copied;
+
+static void copy_from(int other, uint64_t turn) {
+  memcpy(copies[1 - other][turn % COPIES], copies[other][turn % COPIES], COPY_SIZE);
+}
+
+/* Runs when `copied` is odd, the caller's thread when it is even. */
+static void *copy_back(void *unused) {
+  for (uint64_t turn = 0;; turn++) {
+    while (atomic_load(&copied) != 2 * turn + 1) sched_yield();
+    copy_from(0, turn);
+    atomic_store(&copied, 2 * turn + 2);
+  }
+  return unused;
+}
+
+/* copy(n): n times 1 MB to another thread and back, copied once each way, as Lua's strings must. */
+static int l_copy(lua_State *L) {
+  pthread_t thread;
+  if (copies[0][0] == NULL) {
+    for (int i = 0; i < 2 * COPIES; i++) copies[i / COPIES][i % COPIES] = malloc(COPY_SIZE);
+    if (pthread_create(&thread, NULL, copy_back, NULL) != 0) return luaL_error(L, "no thread");
+  }
+  for (lua_Integer left = luaL_checkinteger(L, 1); left > 0; left--) {
+    uint64_t turn = atomic_fetch_add(&copied, 1) / 2;
+    while (atomic_load(&copied) != 2 * turn + 2) sched_yield();
+    copy_from(1, turn);
+  }
+  return 0;
+}
+
 /* ---- TCP: one buffer for all connections, what is read is written at once ---- */
 
 static uv_loop_t echo_loop;
@@ -401,6 +443,7 @@ int luaopen_native(lua_State *L) {
       {"release", l_release},
       {"sleepers", l_sleepers},
       {"queue_work", l_queue_work},
+      {"copy", l_copy},
       {"echo", l_echo},
       {"exchange", l_exchange},
       {"execute", l_execute},

@@ -28,6 +28,9 @@ local function wanted_by(verdict)
 end
 
 local function describe_goal(verdict)
+  if not verdict.ratio then
+    return ("  goal: %s: not measured\n"):format(wanted_by(verdict))
+  end
   return ("  goal: %s: %.2f (%.2f to %.2f) %s%s\n"):format(wanted_by(verdict),
     verdict.ratio.median, verdict.ratio.min, verdict.ratio.max, verdict.met and "met" or "MISSED",
     verdict.note and ", " .. verdict.note or "")
@@ -105,23 +108,42 @@ function report.print_summary(results, names)
   end
 end
 
+-- The text in lines of at most 100 columns.
+local function wrap(text)
+  local lines = { "" }
+  for word in text:gmatch "%S+" do
+    local line = lines[#lines]
+    if line == "" then
+      lines[#lines] = word
+    elseif #line + 1 + #word <= 100 then
+      lines[#lines] = line .. " " .. word
+    else
+      lines[#lines + 1] = word
+    end
+  end
+  return table.concat(lines, "\n")
+end
+
 ---On what was measured, and how; for a document.
 ---@param machine table
 ---@param present table<string, string> implementation to version
+---@param missing table<string, string> the others
 ---@param options {rounds: integer, seconds: number}
 ---@return string
-function report.heading(machine, present, options)
+function report.heading(machine, present, missing, options)
   local versions = {}
   for _, name in ipairs(peers.order) do
-    if present[name] and name ~= "concur" and name ~= "limit" and name ~= "wrap" then
+    if missing[name] then
+      versions[#versions + 1] = peers.titles[name] .. " is missing"
+    elseif name ~= "concur" and name ~= "limit" and name ~= "wrap" then
       versions[#versions + 1] = peers.titles[name] .. " " .. present[name]:gsub("%s+$", "")
     end
   end
-  return ("%s processors (%s), %s, %s, libuv %s, %s; %s. %d rounds of %g seconds, on %s.\nThe "
+  return wrap(("%s processors (%s), %s, %s, libuv %s, %s; %s. %d rounds of %g seconds, on %s. The "
     .. "first column is concur's time, the others are multiples of it: 3 is three times as slow.")
     :format(machine.processors, machine.processor, machine.system, present.limit, machine.libuv,
       machine.compiler, table.concat(versions, ", "), options.rounds, options.seconds,
-      machine.date:sub(1, 10))
+      machine.date:sub(1, 10)))
 end
 
 ---The summary as a table for a document, with the goals spelled out.
@@ -148,8 +170,9 @@ function report.markdown(results, names)
     end
     local goals = {}
     for i, verdict in ipairs(result.goals) do
-      goals[i] = ("%s: %s%.2f, **%s**"):format(wanted_by(verdict),
-        verdict.at_most and "" or "is ", verdict.ratio.median, verdict.met and "met" or "missed")
+      goals[i] = verdict.ratio and ("%s: %s%.2f (%.2f to %.2f), **%s**"):format(wanted_by(verdict),
+        verdict.at_most and "" or "is ", verdict.ratio.median, verdict.ratio.min, verdict.ratio.max,
+        verdict.met and "met" or "missed") or wanted_by(verdict) .. ": not measured"
     end
     cells[#cells + 1] = table.concat(goals, "; ")
     lines[#lines + 1] = "| " .. table.concat(cells, " | ") .. " |"

@@ -1,23 +1,15 @@
 -- SPDX-License-Identifier: MIT
 -- An empty job in another process, one at a time: there and back.
 
+local jobs = require "harness.jobs"
+
 return {
   title = "process job, round trip",
   unit = "job",
   batch = 200,
   goals = { { "limit", at_most = 1.6 }, { "uvloop", faster = 4 } },
 
-  concur = function(concur)
-    local pool = concur.ProcessPoolExecutor(1)
-    local function job(x)
-      return x
-    end
-    return function(n)
-      for i = 1, n do
-        pool:submit(job, i):result()
-      end
-    end
-  end,
+  concur = jobs.one_at_a_time("ProcessPoolExecutor", 1),
 
   -- 64 bytes through a socketpair to a process that writes them back.
   limit = function(native)

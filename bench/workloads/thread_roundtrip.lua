@@ -1,23 +1,15 @@
 -- SPDX-License-Identifier: MIT
 -- An empty job on a worker thread, one at a time: there and back.
 
+local jobs = require "harness.jobs"
+
 return {
   title = "thread job, round trip",
   unit = "job",
   batch = 500,
   goals = { { "limit", at_most = 0.15, note = "with a free core; 1.1 without" } },
 
-  concur = function(concur)
-    local pool = concur.ThreadPoolExecutor(2)
-    local function job(x)
-      return x
-    end
-    return function(n)
-      for i = 1, n do
-        pool:submit(job, i):result()
-      end
-    end
-  end,
+  concur = jobs.one_at_a_time("ThreadPoolExecutor", 2),
 
   -- uv_queue_work with an empty C function.
   limit = function(native)
@@ -26,21 +18,7 @@ return {
     end
   end,
 
-  luv = function(uv)
-    return function(n)
-      local left, work = n, nil
-      work = uv.new_work(function(x)
-        return x
-      end, function()
-        left = left - 1
-        if left > 0 then
-          work:queue(left)
-        end
-      end)
-      work:queue(left)
-      uv.run()
-    end
-  end,
+  luv = jobs.luv_one_at_a_time(),
 
   -- A line to a thread's socket and back.
   cqueues = function()
@@ -75,20 +53,7 @@ async def work(n):
         await loop.run_in_executor(pool, job, i)
 ]],
 
-  node = [[
-const { Worker } = require('worker_threads');
-const worker = new Worker(`
-  const { parentPort } = require('worker_threads');
-  parentPort.on('message', x => parentPort.postMessage(x));
-`, { eval: true });
-let answer;
-worker.on('message', x => answer(x));
-const run = x => new Promise(resolve => {
-  answer = resolve;
-  worker.postMessage(x);
-});
-const stop = () => worker.terminate();
-
+  node = jobs.node_worker .. [[
 async function work(n) {
   for (let i = 0; i < n; i++) await run(i);
 }

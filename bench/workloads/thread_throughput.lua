@@ -1,25 +1,15 @@
 -- SPDX-License-Identifier: MIT
 -- Many empty jobs on two worker threads.
 
+local jobs = require "harness.jobs"
+
 return {
   title = "thread jobs, each of many",
   unit = "job",
   batch = 5000,
   goals = { { "limit", at_most = 3 } },
 
-  concur = function(concur)
-    local pool = concur.ThreadPoolExecutor(2)
-    local function job(x)
-      return x
-    end
-    return function(n)
-      local futures = {}
-      for i = 1, n do
-        futures[i] = pool:submit(job, i)
-      end
-      concur.gather(futures)
-    end
-  end,
+  concur = jobs.all_at_once("ThreadPoolExecutor", 2),
 
   -- uv_queue_work with an empty C function, 1,000 in flight.
   limit = function(native)
