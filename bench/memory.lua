@@ -67,7 +67,7 @@ local THINGS = {
     end
     return handles
   end },
-  { "stream", "stream (one end of a connection, with its libuv handle)", 2000, process_bytes, function(count)
+  { "stream", "stream (one end of a connection, libuv too)", 2000, process_bytes, function(count)
     local streams = {}
     local listener = assert(concur.net.listen("127.0.0.1", 0))
     local _, port = listener:address()
