@@ -355,12 +355,10 @@ void concur_encoder_value(concur_encoder *e, int index) {
     }
     concur_encoder_tag(e, WIRE_NULL);
     break;
-  case LUA_TTHREAD:
+  default:
     concur_refuse(L, e->place, 0,
                   "coroutine cannot cross: its stack belongs to this state; "
                   "create it inside the function that runs on the other side");
-    break;
-  default: concur_refuse(L, e->place, 0, "%s cannot cross", luaL_typename(L, index));
   }
 }
 
@@ -434,25 +432,27 @@ static void write_scalars(lua_State *L, int first, int count, concur_message *me
   message->size = (size_t)(at - message->bytes);
 }
 
-concur_message *concur_encode_with(lua_State *L, int first, int count,
-                                   const concur_encode_options *options) {
+static concur_message *give_up(lua_State *L, concur_message *message, const char *error) {
+  concur_message_free(message);
+  lua_pushstring(L, error);
+  return NULL;
+}
+
+concur_message *concur_encode_caught(lua_State *L, int first, int count,
+                                     const concur_encode_options *options) {
   concur_encoder e;
   first = lua_absindex(L, first);
   bool borrows = options->lends != NULL || options->pins != NULL;
   size_t size = size_of_scalars(L, first, count, borrows);
   concur_message *message = concur_message_new(size != 0 ? size : FIRST_CAPACITY);
-  if (message == NULL) {
-    luaL_error(L, "not enough memory");
-    return NULL; /* never: said for compilers that do not know it */
-  }
+  if (message == NULL) return give_up(L, NULL, "not enough memory");
   put_start(message, count);
   if (size != 0) {
     write_scalars(L, first, count, message);
     return message;
   }
   if (!lua_checkstack(L, count + LUA_MINSTACK)) {
-    concur_message_free(message);
-    luaL_error(L, "stack overflow (not enough memory)");
+    return give_up(L, message, "stack overflow (not enough memory)");
   }
   memset(&e, 0, offsetof(concur_encoder, seen));
   concur_identity_init(&e.seen);
@@ -472,7 +472,7 @@ concur_message *concur_encode_with(lua_State *L, int first, int count,
   if (e.gc_stopped) lua_gc(L, LUA_GCRESTART);
   if (status != LUA_OK) {
     concur_message_free(e.message);
-    lua_error(L);
+    return NULL;
   }
   if (lua_isnil(L, -1)) {
     lua_pop(L, 1);
@@ -480,6 +480,13 @@ concur_message *concur_encode_with(lua_State *L, int first, int count,
     *options->lends = true;
   }
   return e.message;
+}
+
+concur_message *concur_encode_with(lua_State *L, int first, int count,
+                                   const concur_encode_options *options) {
+  concur_message *message = concur_encode_caught(L, first, count, options);
+  if (message == NULL) lua_error(L);
+  return message;
 }
 
 concur_message *concur_encode(lua_State *L, int first, int count, const char *what) {

@@ -54,11 +54,6 @@ concur_executors *concur_executors_of(lua_State *L, concur_runtime *runtime) {
   return executors;
 }
 
-uint32_t concur_executor_job_count(const concur_runtime *runtime) {
-  const concur_executors *executors = runtime->executors;
-  return executors != NULL ? executors->call_count : 0;
-}
-
 /* ---- views ---- */
 
 /* The loop's turn is over. */
@@ -213,32 +208,8 @@ void concur_executor_check(lua_State *L, concur_executor *executor) {
   }
 }
 
-/* Fills in what the worker needs: `count` values from stack index `first`. */
-static void call_encode(lua_State *L, concur_call *call, int first, int count,
-                        concur_function_cache *functions) {
-  bool lends = false;
-  concur_encode_options options = {.what = "argument", .number = 1, .lends = &lends};
-  if (call->settings->kind->flat) {
-    options.mode = CONCUR_ENCODE_FLAT;
-    options.lends = NULL;
-  } else if (functions != NULL) {
-    call->function = concur_function_of(L, functions, call->job.pool, first);
-  }
-  if (call->function != NULL) {
-    if (call->retries == 0 && concur_inline_take(L, first + 1, count - 1, &call->arguments)) return;
-    first++;
-    count--;
-    options.number = 2;
-  }
-  if (call->retries > 0) options.lends = NULL; /* the message is read more than once */
-  call->input = concur_encode_with(L, first, count, &options);
-  if (!lends) return;
-  call->lent_slot = concur_anchor(L, call->executor->owner->runtime);
-  atomic_store(&call->loan, CONCUR_LOAN_OPEN);
-}
-
-/* A call for the executor, in kept memory if there is some.  Raises. */
-static concur_call *call_new(lua_State *L, concur_executor *executor, const char *name) {
+/* A call for the executor, in kept memory if there is some; NULL when memory is too short. */
+static concur_call *call_new(concur_executor *executor, const char *name) {
   concur_executors *executors = executor->owner;
   concur_mailbox *reply = executors->runtime->scheduler->loop->mailbox;
   concur_node *node = concur_list_pop(&executors->kept);
@@ -253,7 +224,6 @@ static concur_call *call_new(lua_State *L, concur_executor *executor, const char
       call = NULL;
     }
   }
-  if (call == NULL) luaL_error(L, "not enough memory");
   return call;
 }
 
@@ -267,7 +237,7 @@ void concur_executors_take_back(concur_executors *executors, concur_call *call) 
   executors->kept_count++;
 }
 
-/* Frees the call that ran out of memory while it was made, if there is one. */
+/* Frees the call that ran out of memory on its way out, if there is one. */
 static void unanchored_free(lua_State *L, concur_executors *executors) {
   concur_call *call = executors->unanchored;
   executors->unanchored = NULL;
@@ -276,22 +246,68 @@ static void unanchored_free(lua_State *L, concur_executors *executors) {
   concur_job_release(&call->job);
 }
 
+/* Encodes `count` values from stack index `first` into the call's message; returns whether strings in
+   it are lent.  This runs code of the user's, which may submit other calls and close pools and loops;
+   nobody else knows of this call yet.  Raises, with the call freed. */
+static bool call_encode(lua_State *L, concur_call *call, concur_executor *executor, int first,
+                        int count) {
+  bool lends = false, flat = executor->settings->kind->flat;
+  concur_encode_options options = {
+      .what = "argument",
+      .number = call->function != NULL ? 2 : 1,
+      .mode = flat ? CONCUR_ENCODE_FLAT : CONCUR_ENCODE_SHARED,
+      .lends = flat || call->retries > 0 ? NULL : &lends /* who tries again reads it again */
+  };
+  call->input = concur_encode_caught(L, first, count, &options);
+  bool encoded = call->input != NULL;
+  if (encoded && !executor->closed) return lends;
+  concur_job_release(&call->job);
+  if (!encoded) lua_error(L);
+  concur_executor_check(L, executor); /* raises */
+  return false;
+}
+
+/* Anchors the future on top of the stack, and with `lends` the strings on top of that, which it pops.
+   May run out of memory: then the call is freed later.  Runs no code but this. */
+static void call_anchor(lua_State *L, concur_call *call, concur_executors *executors, bool lends) {
+  unanchored_free(L, executors);
+  executors->unanchored = call;
+  if (lends) {
+    call->lent_slot = concur_anchor(L, executors->runtime);
+    atomic_store(&call->loan, CONCUR_LOAN_OPEN);
+  }
+  lua_pushvalue(L, -1);
+  call->slot = concur_anchor(L, executors->runtime);
+  executors->unanchored = NULL;
+}
+
 /* Makes the call of `count` values from `first`, for the new future on top of the stack. */
 static concur_call *call_make(lua_State *L, concur_executor *executor, int first, int count,
                               const concur_call_options *options,
                               concur_function_cache *functions) {
-  concur_executors *executors = executor->owner;
-  concur_call *call = call_new(L, executor, options->name);
-  unanchored_free(L, executors);
-  executors->unanchored = call; /* what follows may raise: then the call is freed later */
+  const concur_call_kind *kind = executor->settings->kind;
+  concur_function *function = NULL;
+  if (functions != NULL && !kind->flat) {
+    function = concur_function_of(L, functions, executor->pool, first);
+  }
+  /* A finalizer may have closed it meanwhile. */
+  concur_call *call = executor->closed ? NULL : call_new(executor, options->name);
+  if (call == NULL) {
+    if (function != NULL) concur_function_release(function);
+    concur_executor_check(L, executor);
+    luaL_error(L, "not enough memory");
+  }
+  call->function = function;
   call->executor = executor;
   call->retries = options->retries;
   call->retry_delay_ms = options->retry_delay_ms;
-  call_encode(L, call, first, count, functions);
-  lua_pushvalue(L, -1);
-  call->slot = concur_anchor(L, executors->runtime);
-  executors->unanchored = NULL;
-  const concur_call_kind *kind = executor->settings->kind;
+  int skipped = function != NULL ? 1 : 0;
+  bool lends = false;
+  if (skipped == 0 || options->retries > 0 ||
+      !concur_inline_take(L, first + 1, count - 1, &call->arguments)) {
+    lends = call_encode(L, call, executor, first + skipped, count - skipped);
+  }
+  call_anchor(L, call, executor->owner, lends);
   call->job.run = kind->run;
   call->job.mail.deliver = concur_call_on_reply;
   call->job.mail.drop = concur_call_on_reply_dropped;

@@ -57,6 +57,9 @@ typedef struct concur_encode_options {
 
 concur_message *concur_encode_with(lua_State *L, int first, int count,
                                    const concur_encode_options *options);
+/* As concur_encode_with; instead of raising, pushes the error and returns NULL. */
+concur_message *concur_encode_caught(lua_State *L, int first, int count,
+                                     const concur_encode_options *options);
 
 /*
  * Pushes the values of a message and returns how many.  The message stays the caller's; it can be
