@@ -20,6 +20,7 @@ concur_pool *concur_pool_new(const concur_pool_settings *settings) {
   concur_list_init(&pool->room_watches);
   concur_list_init(&pool->end_watches);
   atomic_init(&pool->queued, 0);
+  atomic_init(&pool->closing, false);
   atomic_init(&pool->last_number, 0);
   atomic_init(&pool->references, 1);
   return pool;
@@ -129,11 +130,8 @@ void concur_pool_close(concur_pool *pool, bool drop) {
   if (pool->host != NULL) pool->settings.host->stir(pool->host);
 }
 
-bool concur_pool_closing(concur_pool *pool) {
-  uv_mutex_lock(&pool->mutex);
-  bool closing = pool->closing;
-  uv_mutex_unlock(&pool->mutex);
-  return closing;
+bool concur_pool_closing(const concur_pool *pool) {
+  return atomic_load(&pool->closing);
 }
 
 /* Takes a reference to a running job that was not asked to stop yet; NULL when there is none. */

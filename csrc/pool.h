@@ -179,7 +179,7 @@ bool concur_thread_set_mailbox(concur_thread *thread, concur_mailbox *mailbox);
 /* [any thread] No job is accepted any more.  The queue is worked off, or with `drop` its jobs are
    cancelled, with a reply.  Idempotent. */
 void concur_pool_close(concur_pool *pool, bool drop);
-bool concur_pool_closing(concur_pool *pool);
+bool concur_pool_closing(const concur_pool *pool);
 
 /* [any thread] Asks every running job to stop. */
 void concur_pool_cancel_running(concur_pool *pool);

@@ -33,7 +33,7 @@ struct concur_pool {
   uint32_t alive, idle, busy, blocked;
   uint32_t spinning, sleeping, waking;
   uint32_t next_number;
-  bool closing;
+  atomic_bool closing; /* changes are guarded, concur_pool_closing looks without */
   uint64_t submitted, completed, cancelled;
   atomic_uint_fast64_t last_number;
   atomic_int references;

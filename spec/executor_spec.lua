@@ -437,6 +437,31 @@ describe("to_thread", function()
     assert.not_equal(pool, concur.default_executor())
   end)
 
+  it("goes on with the default pool when that is made the default again", function()
+    local pool = concur.ThreadPoolExecutor(1)
+    concur.default_executor(pool)
+    assert.equal(pool, concur.default_executor(pool))
+    assert.equal(4, concur.to_thread(math.abs, -4))
+    assert.equal(1, pool:stats().submitted)
+    pool:shutdown()
+  end)
+
+  it("in a worker gets a new default pool, too, when the old one was shut down", function()
+    local pool <close> = concur.ThreadPoolExecutor(1)
+    local default, begun, go = concur.default_executor(), concur.Channel(0), concur.Channel(0)
+    local job = pool:submit(function(b, g)
+      local c = require "concur"
+      local before = c.to_thread(math.abs, -1)
+      b:send(true)
+      g:recv()
+      return before, c.to_thread(math.abs, -2), c.default_executor():stats().submitted
+    end, begun, go)
+    begun:recv()
+    default:shutdown()
+    go:send(true)
+    assert.same({ 1, 2, 1 }, { job:result() })
+  end)
+
   it("works at top level, with a timeout around it", function()
     assert.equal(3, concur.to_thread(math.abs, -3))
     local e = raised(concur.timeout, SHORT, concur.to_thread, "concur.sleep", 30)
@@ -566,6 +591,56 @@ describe("cancelling a job", function()
   end)
 end)
 
+describe("killing a task", function()
+  it("that waits for its job asks the job to stop", function()
+    concur.run(function()
+      local pool <close> = concur.ThreadPoolExecutor(1)
+      local begun, stopped = concur.Channel(1), concur.Channel(1)
+      local task = concur.spawn(pool.run, pool, function(b, s)
+        b:send(true)
+        while not require("concur").cancelled() do end -- luacheck: ignore
+        s:try_send "stopped"
+      end, begun, stopped)
+      begun:recv()
+      assert.is_true(task:kill())
+      assert.equal("stopped", (stopped:recv()))
+      assert.equal("cancelled", task:state())
+    end)
+  end)
+
+  it("that waits for room in a queue submits nothing, and the next task does", function()
+    concur.run(function()
+      local pool <close> = concur.ThreadPoolExecutor { workers = 1, queue_size = 1 }
+      local begun, go = concur.Channel(1), concur.Channel(0)
+      pool:submit(function(b, g) b:send(true) g:recv() end, begun, go)
+      begun:recv()
+      pool:submit("math.abs", -1)
+      local killed = concur.spawn(pool.run, pool, "math.abs", -2)
+      local other = concur.spawn(pool.run, pool, "math.abs", -3)
+      concur.sleep(0)
+      assert.is_true(killed:kill())
+      go:send(true)
+      assert.equal(3, other:result())
+      assert.equal(3, pool:stats().submitted)
+    end)
+  end)
+
+  it("that waits for the pool's end leaves the pool ending", function()
+    concur.run(function()
+      local pool = concur.ThreadPoolExecutor(1)
+      local go = concur.Channel(0)
+      local job = pool:submit(function(g) return (g:recv()) end, go)
+      local task = concur.spawn(pool.shutdown, pool)
+      concur.sleep(0)
+      assert.is_true(task:kill())
+      go:send "done"
+      assert.equal("done", job:result())
+      pool:shutdown()
+      assert.equal(0, pool:stats().threads)
+    end)
+  end)
+end)
+
 describe("shutting down", function()
   it("is closed by close() as by leaving its block, more than once", function()
     local pool = concur.ThreadPoolExecutor(1)
@@ -654,8 +729,12 @@ describe("shutting down", function()
       local pool = concur.ThreadPoolExecutor { workers = 1, name = "stuck pool" }
       local began = concur.Channel(1)
       local future = pool:options { name = "sleeper" }:submit(function(ch)
-        ch:send(true)
-        os.execute "sleep 20"
+        local function fall_asleep()
+          ch:send(true)
+          os.execute "sleep 20"
+          return "late" -- no tail call
+        end
+        return (fall_asleep())
       end, began)
       began:recv()
       concur.sleep(0.01)
@@ -668,7 +747,8 @@ describe("shutting down", function()
     assert.truthy(result.stdout:find(expected), support.describe(result))
     if require("concur.core").interrupts == "signal" then
       assert.truthy(result.stdout:find "stack traceback:\n\t%[C%]: in 'execute'")
-      assert.truthy(result.stdout:find "script.lua:6: in ")
+      assert.truthy(result.stdout:find "script.lua:7: in 'fall_asleep'")
+      assert.truthy(result.stdout:find "script.lua:10: in function <")
     end
     assert.truthy(result.stdout:find "cancelled")
   end)
@@ -867,7 +947,7 @@ describe("pool:map", function()
 
   it("cancels its queued jobs when it is left early", function()
     local pool <close> = concur.ThreadPoolExecutor(1)
-    for i in pool:map("concur.sleep", { 0, 0.05, 0.05, 0.05, 0.05, 0.05 }) do
+    for i in pool:map("concur.sleep", { 0, 30, 30, 30, 30, 30 }) do
       if i == 1 then
         break
       end
@@ -1046,6 +1126,71 @@ describe("a pool with queue_size", function()
     assert.equal(4, future:result())
   end)
 
+  it("makes run wait, too", function()
+    concur.run(function()
+      local pool <close> = concur.ThreadPoolExecutor { workers = 1, queue_size = 1 }
+      pool:submit("concur.sleep", 0.03)
+      pool:submit("concur.sleep", 0)
+      assert.equal(7, pool:run("math.abs", -7))
+    end)
+  end)
+
+  it("sees that it was filled while the arguments were encoded", function()
+    concur.run(function()
+      local pool <close> = concur.ThreadPoolExecutor { workers = 1, queue_size = 1 }
+      local begun, go = concur.Channel(1), concur.Channel(0)
+      pool:submit(function(b, g) b:send(true) g:recv() end, begun, go)
+      begun:recv()
+      local faster
+      local sneaky = setmetatable({}, {
+        __transfer = function()
+          faster = faster or pool:try_submit("math.abs", -7)
+          return tostring, 1
+        end,
+      })
+      local future, err = pool:try_submit("type", sneaky)
+      assert.is_nil(future)
+      assert.is_true(errors.is(err, "WouldBlock"))
+      local waiting = concur.spawn(pool.run, pool, "type", sneaky)
+      concur.sleep(0)
+      go:send(true)
+      assert.equal(7, faster:result())
+      assert.equal("string", waiting:result())
+    end)
+  end)
+
+  it("keeps the place of a task whose room was taken when its turn came", function()
+    concur.run(function()
+      local pool <close> = concur.ThreadPoolExecutor { workers = 1, queue_size = 1 }
+      local order = {}
+      local function submit(name)
+        pool:submit("concur.sleep", 0)
+        order[#order + 1] = name
+      end
+      local go = concur.Channel(1)
+      pool:submit(function(ch) ch:recv() end, go)
+      pool:submit("concur.sleep", 0)
+      local tasks = {
+        concur.spawn(function()
+          concur.sleep(0.01)
+          if pool:try_submit("concur.sleep", 0) then
+            order[#order + 1] = "without waiting"
+          end
+        end),
+        concur.spawn(submit, "first"),
+        concur.spawn(submit, "second"),
+      }
+      concur.sleep(0)
+      local began = concur.now()
+      go:send(true)
+      while pool:stats().queued > 0 or concur.now() < began + 0.02 do
+        os.execute "sleep 0.005" -- the loop does not turn: there is room and the timer is due at once
+      end
+      concur.wait(tasks)
+      assert.same({ "without waiting", "first", "second" }, order)
+    end)
+  end)
+
   it("serves waiting tasks in order, and loses nothing when some are cancelled", function()
     concur.run(function()
       local pool <close> = concur.ThreadPoolExecutor { workers = 1, queue_size = 1 }
@@ -1100,6 +1245,21 @@ describe("a pool with queue_size", function()
       pool:shutdown()
       assert.is_true(errors.is(raised(waiting.result, waiting), "Closed"))
     end)
+  end)
+end)
+
+describe("jobs that wait for jobs that wait for jobs", function()
+  it("are an error when no more threads may be started", function()
+    local pool <close> = concur.ThreadPoolExecutor(1)
+    local e = raised(pool.run, pool, function()
+      -- By its name, and not as an upvalue: each level has it from the one above.
+      local function nest(f, depth)
+        return require("concur").to_thread(f, f, depth + 1)
+      end
+      return nest(nest, 1)
+    end)
+    assert.truthy(tostring(e):find "no more threads may be started", tostring(e))
+    assert.equal(1, concur.to_thread(math.abs, -1))
   end)
 end)
 
