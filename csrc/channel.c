@@ -318,15 +318,6 @@ static void channel_unget(concur_channel *channel, concur_parcel *parcel, concur
   channel->size++;
 }
 
-void concur_channel_return(concur_channel *channel, concur_parcel *parcel) {
-  concur_node due;
-  concur_list_init(&due);
-  uv_mutex_lock(&channel->mutex);
-  channel_unget(channel, parcel, &due);
-  uv_mutex_unlock(&channel->mutex);
-  cells_post(&due);
-}
-
 bool concur_cell_withdraw(concur_channel_cell *cell, bool undo) {
   concur_channel *channel = cell->channel;
   concur_node due;

@@ -98,9 +98,6 @@ bool concur_cell_withdraw(concur_channel_cell *cell, bool undo);
 /* The `recount` mail has arrived: another one may be sent. */
 void concur_cell_recounted(concur_channel_cell *cell);
 
-/* What was received in vain goes to the next receiver. */
-void concur_channel_return(concur_channel *channel, concur_parcel *parcel);
-
 void concur_channel_close(concur_channel *channel);
 bool concur_channel_is_closed(concur_channel *channel);
 uint32_t concur_channel_size(concur_channel *channel);

@@ -117,9 +117,6 @@ void concur_executor_open(lua_State *L, concur_runtime *runtime);
    afterwards the state can make new pools (after EventLoop:close). */
 void concur_executor_close(lua_State *L, concur_runtime *runtime);
 
-/* Calls in flight. */
-uint32_t concur_executor_job_count(const concur_runtime *runtime);
-
 #pragma GCC visibility pop
 
 #endif

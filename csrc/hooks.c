@@ -4,16 +4,13 @@
 
 #include "report.h"
 
+/* Calls the hook `name`, which is set. */
 static void call_hook(lua_State *L, concur_runtime *runtime, const char *name) {
   if (!lua_checkstack(L, LUA_MINSTACK)) return;
   lua_rawgeti(L, LUA_REGISTRYINDEX, runtime->settings_ref);
   lua_getfield(L, -1, name);
   lua_remove(L, -2);
-  if (!lua_isnil(L, -1)) {
-    if (lua_pcall(L, 0, 0, 0) != LUA_OK) concur_report_safely(L, runtime, "error in a test hook");
-    return;
-  }
-  lua_pop(L, 1);
+  if (lua_pcall(L, 0, 0, 0) != LUA_OK) concur_report_safely(L, runtime, "error in a test hook");
 }
 
 void concur_hook_wait(lua_State *L, concur_runtime *runtime) {

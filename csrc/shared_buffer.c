@@ -315,16 +315,6 @@ unsigned char *concur_shared_buffer_check(lua_State *L, const concur_runtime *ru
   return bytes_of(buffer);
 }
 
-void *concur_shared_buffer_retain(lua_State *L, const concur_runtime *runtime, int index) {
-  block *shared = check_open(L, runtime, index)->block;
-  block_retain(shared);
-  return shared;
-}
-
-void concur_shared_buffer_release(void *shared) {
-  block_release(shared);
-}
-
 void concur_shared_buffer_open(lua_State *L, concur_runtime *runtime) {
   static const luaL_Reg methods[] = {{"close", l_buffer_close},     {"slice", l_buffer_slice},
                                      {"tostring", l_buffer_string}, {"write", l_buffer_write},

@@ -23,10 +23,6 @@
 unsigned char *concur_shared_buffer_check(lua_State *L, const concur_runtime *runtime, int index,
                                           size_t *size);
 
-/* References to the block of an open buffer, for work on other threads. */
-void *concur_shared_buffer_retain(lua_State *L, const concur_runtime *runtime, int index);
-void concur_shared_buffer_release(void *block); /* [any thread] */
-
 /* The address of `size` bytes at the position that is argument `index` of a method, whose argument 1
    is the buffer; raises when they do not lie inside it. */
 unsigned char *concur_shared_buffer_at(lua_State *L, int index, size_t size);

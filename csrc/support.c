@@ -241,17 +241,6 @@ bool concur_error_test(lua_State *L, const concur_runtime *runtime, int index) {
   return same;
 }
 
-bool concur_error_is(lua_State *L, const concur_runtime *runtime, int index, const char *kind) {
-  if (!concur_error_test(L, runtime, index)) return false;
-  index = lua_absindex(L, index);
-  lua_pushstring(L, "kind");
-  lua_rawget(L, index);
-  const char *actual = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "";
-  bool same = strcmp(actual, kind) == 0;
-  lua_pop(L, 1);
-  return same;
-}
-
 int concur_os_error(lua_State *L, const concur_runtime *runtime, int code, const char *call,
                     const char *subject_field, const char *subject) {
   luaL_pushfail(L);

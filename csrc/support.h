@@ -227,8 +227,6 @@ CONCUR_RARE int concur_error_raise(lua_State *L, const concur_runtime *runtime, 
                        const char *format, ...);
 /* True when the value at `index` is an error object (not: a table that looks like one). */
 bool concur_error_test(lua_State *L, const concur_runtime *runtime, int index);
-/* True when it is one of this kind. */
-bool concur_error_is(lua_State *L, const concur_runtime *runtime, int index, const char *kind);
 /* Pushes nil and an OSError for a (negative) libuv error code; returns 2.  `subject` (a path, an
    address) may be NULL; `subject_field` names the field that holds it. */
 int concur_os_error(lua_State *L, const concur_runtime *runtime, int code, const char *call,
