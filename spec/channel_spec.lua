@@ -157,6 +157,15 @@ describe("a channel within one state", function()
     assert.is_true(errors.is(raised(concur.select, { channel:receiving() }), "Deadlock"))
   end)
 
+  it("with a capacity of math.huge never makes a sender wait", function()
+    local channel = concur.Channel(math.huge)
+    for i = 1, 1000 do
+      assert.is_true(channel:try_send(i))
+    end
+    assert.equal(1000, channel:size())
+    assert.equal(1, (channel:recv()))
+  end)
+
   it("crosses in itself and keeps its identity", function()
     local channel = concur.Channel(1)
     channel:send { reply = channel }
@@ -194,6 +203,46 @@ describe("cancelling", function()
       receiver:cancel()
       pcall(receiver.result, receiver)
       assert.equal("mine", got)
+    end)
+  end)
+end)
+
+describe("killing", function()
+  it("a receiver gives the value that was on its way to it to the next one", function()
+    concur.run(function()
+      local channel = concur.Channel(0)
+      local first, second = concur.spawn(channel.recv, channel), concur.spawn(channel.recv, channel)
+      concur.sleep(0)
+      assert.is_true(channel:try_send "passed on")
+      assert.is_true(first:kill())
+      assert.equal("passed on", (second:result()))
+      assert.equal("cancelled", first:state())
+    end)
+  end)
+
+  it("a receiver puts the value that was on its way to it back, in its place", function()
+    concur.run(function()
+      local channel = concur.Channel(1)
+      local receiver = concur.spawn(channel.recv, channel)
+      concur.sleep(0)
+      assert.is_true(channel:try_send(1))
+      assert.is_true(channel:try_send(2))
+      assert.is_true(receiver:kill())
+      assert.same({ 1, 2 }, { channel:try_recv(), (channel:try_recv()) })
+    end)
+  end)
+
+  it("who still waits takes and sends nothing", function()
+    concur.run(function()
+      local empty, full = concur.Channel(1), concur.Channel(0)
+      local receiver = concur.spawn(empty.recv, empty)
+      local sender = concur.spawn(full.send, full, "gone")
+      concur.sleep(0)
+      assert.is_true(receiver:kill())
+      assert.is_true(sender:kill())
+      assert.is_true(empty:try_send "kept")
+      assert.equal("kept", (empty:try_recv()))
+      assert.is_nil((full:try_recv()))
     end)
   end)
 end)
@@ -296,6 +345,42 @@ describe("a channel between threads", function()
     assert.is_true(errors.is(raised(channel.recv, channel), "Deadlock"))
   end)
 
+  it("notices in the middle of a wait that the other side is gone for good", function()
+    local waits = {
+      function(channel) channel:recv() end,
+      function(channel) channel:send(1) end,
+      function(channel) concur.select { channel:sending(1) } end,
+    }
+    for _, wait in ipairs(waits) do
+      local pool = concur.ThreadPoolExecutor { workers = 1 }
+      local channel = concur.Channel(0)
+      pool:submit(function(ch) KEPT = ch end, channel):result() -- luacheck: ignore
+      local leaver = concur.spawn(function()
+        concur.sleep(0.02)
+        pool:shutdown()
+      end)
+      assert.is_true(errors.is(raised(wait, channel), "Deadlock"))
+      leaver:result()
+    end
+  end)
+
+  it("keeps a wait going that began before another state had the channel", function()
+    local pool <close> = concur.ThreadPoolExecutor { workers = 1 }
+    concur.run(function()
+      local channel, begun = concur.Channel(0), concur.Channel(1)
+      local receiver = concur.spawn(channel.recv, channel)
+      concur.sleep(0)
+      local job = pool:options({ abandon = true }):submit(function(ch, b)
+        b:send(true)
+        os.execute "sleep 0.1"
+        ch:try_send "late"
+      end, channel, begun)
+      begun:recv()
+      job:cancel() -- nobody waits for the job any more: only the channel is left
+      assert.equal("late", (receiver:result()))
+    end)
+  end)
+
   it("survives its states", function()
     local result = support.run_lua [[
       local concur = require "concur"
@@ -389,6 +474,51 @@ describe("select", function()
       local key, value, err = concur.select { got = channel:receiving() }
       assert.same({ "got", nil, "Closed" }, { key, value, err.kind })
       assert.is_true(errors.is(raised(concur.select, { channel:sending(1) }), "Closed"))
+    end)
+  end)
+
+  it("gives nil and Closed from a channel that is closed and drained", function()
+    local channel = concur.Channel(1)
+    channel:send "last"
+    channel:close()
+    assert.same({ "got", "last" }, { concur.select { got = channel:receiving() } })
+    local key, value, err = concur.select { got = channel:receiving() }
+    assert.same({ "got", nil, "Closed" }, { key, value, err.kind })
+  end)
+
+  it("sees what happens to a channel while the values of its other arms are encoded", function()
+    concur.run(function()
+      for what, results in pairs {
+        send = { 1, "in between" },
+        close = { 1, nil },
+      } do
+        local channel, full = concur.Channel(1), concur.Channel(0)
+        local value = setmetatable({}, {
+          __transfer = function()
+            if what == "send" then
+              channel:try_send "in between"
+            else
+              channel:close()
+            end
+            return tostring, 5
+          end,
+        })
+        local key, got = concur.select { channel:receiving(), full:sending(value) }
+        assert.same(results, { key, got })
+        assert.is_nil((full:try_recv()))
+      end
+    end)
+  end)
+
+  it("killed, takes and sends nothing", function()
+    concur.run(function()
+      local a, b = concur.Channel(1), concur.Channel(0)
+      local task = concur.spawn(concur.select, { a:receiving(), b:sending "never" })
+      concur.sleep(0)
+      assert.is_true(a:try_send "kept") -- on its way
+      assert.is_true(task:kill())
+      assert.equal("kept", (a:try_recv()))
+      assert.is_nil((b:try_recv()))
     end)
   end)
 

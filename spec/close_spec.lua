@@ -175,6 +175,22 @@ describe("a Lua state that ends", function()
   end)
 end)
 
+describe("a loop that is closed", function()
+  it("inside a cancel scope at top level is an error", function()
+    child [[
+      local errors = require "concur.errors"
+      local loop = concur.get_event_loop()
+      local ok, e = pcall(concur.timeout, 0.02, function()
+        local closed, err = pcall(loop.close, loop)
+        assert(not closed and errors.is(err, "InvalidState"), err)
+        concur.sleep(5)
+      end)
+      assert(not ok and errors.is(e, "TimeoutError"), e)
+      loop:close()
+    ]]
+  end)
+end)
+
 describe("os.exit with closing", function()
   it("inside a task ends the program at once with its code", function()
     local result = child([[

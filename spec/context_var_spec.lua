@@ -101,6 +101,13 @@ describe("a context variable", function()
     assert.equal("mine", var:get())
   end)
 
+  it("with puts nil back where it was set to nil, and not the default", function()
+    local variable = concur.ContextVar "default"
+    variable:set(nil)
+    assert.equal("inside", variable:with("inside", variable.get, variable))
+    assert.is_nil(variable:get())
+  end)
+
   it("with puts the old value back after an error and after a cancellation", function()
     local var = concur.ContextVar("default")
     expect.same_error("boom", var.with, var, "inner", error, "boom", 0)

@@ -2,6 +2,7 @@
 -- Deadlock: an error instead of a program that hangs for ever.
 
 local concur = require "concur"
+local expect = require "spec.support.expect"
 local virtual = require "spec.support.virtual"
 
 local failure, failure_of_kind = virtual.failure, virtual.failure_of_kind
@@ -75,6 +76,18 @@ describe("Deadlock", function()
     task:cancel()
     concur.sleep(0)
     assert.matches("sleep", tostring(e))
+  end)
+
+  it("is raised by a task group at top level whose child waits for ever", function()
+    local closed
+    expect.error("Deadlock", concur.task_group, function(group)
+      group:spawn(function()
+        local _ <close> = expect.guard(function() closed = true end)
+        concur.sleep_forever()
+      end)
+    end)
+    assert.is_true(closed)
+    assert.same({}, concur.all_tasks())
   end)
 
   it("is raised by run_until_complete and by run_forever", function()

@@ -157,6 +157,20 @@ describe("errors.is", function()
 end)
 
 describe("tostring of an error", function()
+  it("is its kind and message where concur.errors cannot be loaded", function()
+    support.check_lua [[
+      local core = require "concur.core"
+      local event = core.Event()
+      local ok, e = pcall(event.wait, event) -- Deadlock
+      local searchers = package.searchers
+      package.searchers = {}
+      assert(not ok and tostring(e):find "^Deadlock: every task waits", tostring(e))
+      assert(tostring(setmetatable({}, getmetatable(e))) == "Error: ")
+      package.searchers = searchers
+      assert(tostring(e):find "Deadlock: every task waits" and package.loaded["concur.errors"])
+    ]]
+  end)
+
   it("is kind and message", function()
     assert.equal("TimeoutError: too late", tostring(errors.new("TimeoutError", "too late")))
     assert.equal("Closed", tostring(errors.new("Closed")))

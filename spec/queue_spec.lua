@@ -642,7 +642,46 @@ describe("LifoQueue", function()
   end)
 end)
 
+describe("close with immediate", function()
+  it("lets go of the items that it throws away", function()
+    for _, size in ipairs { 3, 0, 1000 } do
+      local queue = concur.Queue(size)
+      local held = setmetatable({}, { __mode = "v" })
+      for i = 1, 3 do
+        held[i] = { i }
+        queue:put(held[i])
+      end
+      queue:close { immediate = true }
+      collectgarbage()
+      assert.same({}, held)
+      assert.equal(0, queue:size())
+    end
+  end)
+end)
+
 describe("PriorityQueue", function()
+  it("takes a function that says which of two items comes first", function()
+    local queue = concur.PriorityQueue(0, function(a, b)
+      return #a > #b
+    end)
+    for _, word in ipairs { "aa", "b", "cccc", "dd", "e", "fff" } do
+      queue:put(word)
+    end
+    assert.same({ "cccc", "fff", "aa", "dd", "b", "e" }, drain(queue))
+  end)
+
+  it("fails the putter whose item cannot be compared, and lets the next one in", function()
+    local queue = concur.PriorityQueue(2)
+    queue:put(1)
+    queue:put(2)
+    local wrong, right = putter(queue, {}), putter(queue, 3)
+    testing.run_until_idle()
+    assert.equal(1, queue:get())
+    expect.message("attempt to compare", wrong.result, wrong)
+    right:result()
+    assert.same({ 2, 3 }, drain(queue))
+  end)
+
   it("gives the smallest item first", function()
     local queue = concur.PriorityQueue()
     for _, item in ipairs { 5, 1, 4, 2, 3, 1 } do

@@ -353,6 +353,22 @@ describe("nested scopes", function()
     assert.is_false(inner:cancelled_caught())
   end)
 
+  it("a shield that goes up when a wait was taken off already does not keep the request out", function()
+    local outer, inner
+    local task = concur.spawn(concur.cancel_scope, function(scope)
+      outer = scope
+      concur.cancel_scope(function(within)
+        inner = within
+        concur.sleep(1000)
+      end)
+      return "left without a request"
+    end)
+    testing.run_until_idle()
+    outer:cancel()
+    inner:shield(true)
+    assert.is_false((task:result()))
+  end)
+
   it("an outer request during unwinding does not take over through a shield", function()
     local between = false
     local kept

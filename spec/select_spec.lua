@@ -183,6 +183,55 @@ describe("select", function()
     expect.error("Closed", task.result, task)
   end)
 
+  it("sees at once that a queue is closed", function()
+    local queue = concur.Queue(1)
+    queue:put "last"
+    queue:close()
+    expect.error("Closed", concur.select, { queue:putting(2) })
+    assert.same({ 1, "last" }, { concur.select { queue:getting() } })
+    local key, value, err = concur.select { got = queue:getting() }
+    assert.same({ "got", nil, "Closed" }, { key, value, err.kind })
+  end)
+
+  it("raises what the comparison of a queue says of the item that it puts", function()
+    local queue = concur.PriorityQueue(2)
+    queue:put(1)
+    queue:put(2)
+    local task = concur.spawn(concur.select, { queue:putting "no number", concur.after(1000) })
+    local other = concur.spawn(queue.put, queue, 3)
+    testing.run_until_idle()
+    assert.equal(1, queue:get())
+    expect.message("attempt to compare", task.result, task)
+    other:result() -- the room went to the next one
+    assert.same({ 2, 3 }, { queue:get(), (queue:get()) })
+  end)
+
+  it("an arm that waits in one select cannot be in another at the same time", function()
+    local queue = concur.Queue()
+    local arm = queue:getting()
+    local task = concur.spawn(concur.select, { arm })
+    testing.run_until_idle()
+    expect.error("InvalidState", concur.select, { arm })
+    queue:put "item"
+    assert.same({ 1, "item" }, { task:result() })
+  end)
+
+  it("whose coroutine a stranger closed puts nothing", function()
+    local queue, co = concur.Queue(1), nil
+    queue:put(1)
+    local task = concur.spawn(function()
+      co = coroutine.running()
+      concur.select { queue:putting "never" }
+    end)
+    local other = concur.spawn(queue.put, queue, 2)
+    testing.run_until_idle()
+    coroutine.close(co)
+    assert.same({ 1, 2 }, { queue:get(), (queue:get()) })
+    other:result()
+    assert.is_false((pcall(task.result, task)))
+    assert.equal(0, queue:size())
+  end)
+
   it("takes two arms of the same queue", function()
     local queue = concur.Queue()
     local task = concur.spawn(concur.select, { queue:getting(), queue:getting() })

@@ -2,6 +2,7 @@
 -- suspend: the bridge from callbacks to waiting.
 
 local concur = require "concur"
+local support = require "spec.support"
 local virtual = require "spec.support.virtual"
 
 local failure, failure_of_kind = virtual.failure, virtual.failure_of_kind
@@ -78,6 +79,26 @@ describe("suspend", function()
       assert.equal("first", value)
       assert.same({ true, false, false }, log)
     end)
+  end)
+
+  it("counts the first call also when that is a finalizer's, in the middle of the other", function()
+    support.check_lua [[
+      local concur = require "concur"
+      local resume, finalized
+      local task = concur.spawn(function()
+        return concur.suspend(function(r) resume = r end)
+      end)
+      concur.sleep(0)
+      collectgarbage() -- from here on nothing is collected
+      collectgarbage "stop"
+      setmetatable({}, { __gc = function() finalized = resume "from the finalizer" end })
+      collectgarbage("incremental", 1, 1000, 30) -- a whole collection at a time
+      collectgarbage "restart"
+      local before = finalized
+      local counted = resume(1, 2, 3) -- makes a table, and so the finalizer runs
+      assert(before == nil and finalized == true and counted == false)
+      assert(task:result() == "from the finalizer")
+    ]]
   end)
 
   it("says so also when the function itself resumes", function()

@@ -3,6 +3,8 @@
 --
 -- Most of it is the same within one state, so that is where it is shown; the last parts go through
 -- another process, and through another state of this process.
+local lfs = require "lfs"
+
 local concur = require "concur"
 local core = require "concur.core"
 local same = require "spec.support.same"
@@ -326,6 +328,25 @@ describe("modules", function()
     assert.equal(io.stdout.write and io.open, copy(io.open))
   end)
 
+  it("are an error where there is no require, or a module is no table on the way", function()
+    local message = core.encode_flat { lfs.dir, lfs }
+    local result = support.run_lua([[
+      local core = require "concur.core"
+      local bytes, require = io.read "a", require
+      local function decoded()
+        local ok, e = pcall(core.decode, bytes)
+        assert(not ok and e.kind == "TransferError")
+        return e.message
+      end
+      _G.require = nil
+      assert(decoded():find "module 'lfs' cannot be loaded.*no function 'require'")
+      _G.require = require
+      package.loaded.lfs = "no table"
+      assert(decoded():find "module 'lfs' has no 'dir' on the receiving side")
+    ]], { stdin = message })
+    assert.equal(0, result.code, support.describe(result))
+  end)
+
   it("are found after they were loaded, and required on the other side", function()
     copy(function() end) -- the names were looked up before
     local late = make_module("late_module", { f = function() end })
@@ -476,6 +497,38 @@ describe("classes", function()
     ok, err = pcall(copy, Point.new(2))
     assert.is_false(ok)
     assert.matches("returned nil", err.message)
+
+    concur.transferable("spec.Point", Point, {
+      encode = function() return table.unpack({}, 1, 256) end,
+      decode = function() return {} end,
+    })
+    e = refusal(Point.new(1, 2))
+    assert.matches("encode function of spec.Point returned more than 255 values", e.message)
+  end)
+
+  it("are refused where their class has no decode function", function()
+    concur.transferable("spec.Point", Point, {
+      encode = function(p) return p.x end,
+      decode = function(x) return Point.new(x, x) end,
+    })
+    local message = core.encode_flat(Point.new(1, 2))
+    concur.transferable("spec.Point", Point)
+    local ok, e = pcall(core.decode, message)
+    assert.is_false(ok)
+    assert.is_true(concur.errors.is(e, "TransferError"))
+    assert.matches("'spec.Point' has no decode function on the receiving side", e.message)
+  end)
+
+  it("are refused where the module of their class fails to load, with the cause", function()
+    concur.transferable("spec_broken.Circle", Point)
+    local message = core.encode_flat(Point.new(1, 2))
+    local result = support.run_lua([[
+      package.preload.spec_broken = function() error({ "broken" }) end
+      local ok, e = pcall(require "concur.core".decode, io.read "a")
+      assert(not ok and e.kind == "TransferError" and e.cause[1] == "broken")
+      assert(e.message:find "module of class 'spec_broken.Circle' cannot be loaded")
+    ]], { stdin = message })
+    assert.equal(0, result.code, support.describe(result))
   end)
 
   it("cannot refer to themselves in what they encode", function()
@@ -582,6 +635,16 @@ describe("__transfer", function()
     assert.matches("metatable of Hidden .* concur.transferable", refusal({ h = hidden }).message)
   end)
 
+  it("= true is refused where the metatable has no __transfer", function()
+    local Module = make_module("spec_class", { __transfer = true })
+    local message = core.encode_flat(setmetatable({ 1 }, Module))
+    Module.__transfer = nil
+    local ok, e = pcall(core.decode, message)
+    assert.is_false(ok)
+    assert.is_true(concur.errors.is(e, "TransferError"))
+    assert.matches("no __transfer on the receiving side", e.message)
+  end)
+
   it("as a function returns a function and its arguments", function()
     local mt = {}
     mt.__transfer = function(self)
@@ -614,6 +677,15 @@ describe("what cannot cross", function()
     assert.equal([[argument 1["two words"][1.5][true] ]], path {
       ["two words"] = { [1.5] = { [true] = thread } } } .. " ")
     assert.equal("argument 1[a key]", path { [thread] = 1 })
+    assert.equal([=[argument 1[""].x["1st"]["a?b?"][false]]=], path { [""] = { x = { ["1st"] = {
+      ['a"b\n'] = { [false] = thread } } } } })
+    assert.equal('argument 1["' .. ("k"):rep(40) .. '..."][-3]',
+      path { [("k"):rep(41)] = { [-3] = thread } })
+    assert.equal("argument 1[table]", path { [{}] = thread })
+    local deep = thread
+    for _ = 1, 100 do deep = { ["some name"] = deep } end
+    assert.equal(605, #path(deep)) -- the beginning and the end
+    assert.matches('^argument 1%["some name"%].*some.* %.%.%. .*%["some name"%]$', path(deep))
     local function inner() return thread end
     assert.equal("upvalue 'inner', upvalue 'thread'", path(function() return inner end))
     assert.equal("argument 2.f, upvalue 'thread'", path(1, { f = inner }))
@@ -627,11 +699,22 @@ describe("what cannot cross", function()
       message(setmetatable({}, { __name = "Car" })))
     assert.matches("C function is in no loaded module", message(coroutine.wrap(print)))
     assert.matches("open the file inside", message(io.stdout))
+    local _, directory = lfs.dir(".")
+    assert.matches("%(directory metatable%) cannot cross; its class can be registered",
+      message(directory))
+    directory:close()
+    assert.matches("without a metatable", message(debug.setmetatable(directory, nil)))
     assert.matches("wait for it and send its result", message(concur.Future()))
     assert.matches("concur.Channel", message(concur.Lock()))
     local task = concur.spawn(function() end)
     assert.matches("wait for it and send its result", message(task))
     task:result()
+  end)
+
+  it("includes more values than a stack can hold", function()
+    local ok, e = pcall(core.encode, {}, table.unpack({}, 1, 600000))
+    assert.is_false(ok)
+    assert.matches("stack overflow", tostring(e))
   end)
 
   it("leaves no trace", function()

@@ -187,6 +187,76 @@ describe("a worker's state", function()
   end)
 end)
 
+describe("coroutines of a worker", function()
+  it("refuse more values than a stack can hold, as the stock functions do", function()
+    local pool <close> = concur.ThreadPoolExecutor(1)
+    local function meet()
+      local many = 600000
+      local holder = coroutine.create(function(...) coroutine.yield() end) -- luacheck: ignore
+      coroutine.resume(holder, table.unpack({}, 1, many))
+      local arguments = { coroutine.resume(holder, table.unpack({}, 1, many)) }
+      local function give(...) -- luacheck: ignore
+        return { coroutine.resume(coroutine.create(table.unpack), {}, 1, many) }
+      end
+      return arguments, (give(table.unpack({}, 1, many)))
+    end
+    local arguments, results = pool:run(meet)
+    assert.same({ false, "too many arguments to resume" }, arguments)
+    assert.same({ false, "too many results to resume" }, results)
+    assert.same({ arguments, results }, { meet() }) -- here they are the stock ones
+  end)
+end)
+
+describe("where a worker finds modules", function()
+  it("includes C modules that the host has put into package.preload", function()
+    local path = package.searchpath("lfs", package.cpath)
+    package.preload.the_hosts_own = assert(package.loadlib(path, "luaopen_lfs"))
+    local pool <close> = concur.ThreadPoolExecutor(1)
+    assert.equal("directory", pool:run(function()
+      return require("the_hosts_own").attributes(".", "mode")
+    end))
+    package.preload.the_hosts_own = nil
+  end)
+
+  it("leaves out C functions in package.preload that need upvalues", function()
+    package.preload.a_generator = coroutine.wrap(print)
+    local pool <close> = concur.ThreadPoolExecutor(1)
+    local e = raised(pool.run, pool, function() return require "a_generator" end)
+    package.preload.a_generator = nil
+    assert.truthy(tostring(e):find "module 'a_generator' not found")
+  end)
+
+  it("includes luarocks' loader, required anew and not copied", function()
+    child [[
+      local concur = require "concur"
+      package.preload["luarocks.loader"] = function()
+        LOADED = "in this state" -- luacheck: ignore
+        return { luarocks_loader = function() return "no such rock" end }
+      end
+      table.insert(package.searchers, 2, require("luarocks.loader").luarocks_loader)
+      local searchers, loaded = concur.to_thread(function()
+        return #package.searchers, LOADED
+      end)
+      assert(searchers == #package.searchers - 1 and loaded == "in this state")
+      package.preload["luarocks.loader"] = function() error "broken" end
+      local pool <close> = concur.ThreadPoolExecutor(1)
+      assert(pool:run(math.abs, -1) == 1) -- a worker can do without
+    ]]
+  end)
+
+  it("is what Lua is built with when the state has no package library", function()
+    child [[
+      local concur = require "concur"
+      concur.to_thread(math.abs, -1) -- what concur needs itself is loaded
+      local pool = concur.ThreadPoolExecutor(1)
+      local path = package.path
+      package.path = "elsewhere;" .. path
+      package.loaded.package = nil
+      assert(pool:run(function() return package.path end) == path)
+    ]]
+  end)
+end)
+
 describe("pool options", function()
   it("init runs first in each state", function()
     local greeting = "hello"

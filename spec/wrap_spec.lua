@@ -282,6 +282,35 @@ describe("misuse of a generator", function()
     concur.checkpoint()
   end)
 
+  it("to yield there again and again, whatever is raised, ends it", function()
+    local closed = 0
+    local step = concur.wrap(function()
+      local _ <close> = expect.guard(function() closed = closed + 1 end)
+      concur.cancel_scope(function()
+        while true do
+          pcall(coroutine.yield, 1)
+        end
+      end)
+    end)
+    expect.error("InvalidState", step)
+    assert.equal(1, closed)
+    expect.error("InvalidState", step)
+    concur.sleep(1) -- no scope was left open
+    assert.equal(math.huge, concur.effective_deadline())
+  end)
+
+  it("takes no more values than a stack can hold", function()
+    local step = concur.wrap(function(...) -- luacheck: ignore
+      coroutine.yield()
+      return "goes on"
+    end)
+    step(table.unpack({}, 1, 600000))
+    local ok, e = pcall(step, table.unpack({}, 1, 600000))
+    assert.is_false(ok)
+    assert.equal("not enough memory", e)
+    assert.equal("goes on", step())
+  end)
+
   it("calling it from inside itself is an error", function()
     local step
     step = concur.wrap(function()
