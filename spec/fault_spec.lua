@@ -117,7 +117,7 @@ describe("calls that fail in", function()
       end)
     ]])
 
-  scenario("channels and shared buffers", { "primitives" }, { real = true }, [[
+  scenario("channels and shared buffers", { "memory", "primitives" }, { real = true }, [[
     concur.run(function()
       local pool <close> = concur.ThreadPoolExecutor(1)
       local there, back = concur.Channel(2), concur.Channel(0)

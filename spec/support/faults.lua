@@ -27,6 +27,9 @@ faults.interrupted = "epoll_wait epoll_pwait read write readv writev recvmsg sen
   .. "sendto accept4 poll waitpid"
 faults.in_vain = "readv writev recvmsg sendmsg recv send sendto accept4"
 
+-- The errno that goes with them.
+local ERRNO = { [faults.interrupted] = 4, [faults.in_vain] = 11 }
+
 -- Around a scenario: what it may use, and that the loop works after a failure.
 local FRAME = [[
   local concur = require "concur"
@@ -105,7 +108,7 @@ function faults.fail_cleanly(code, functions, allowed, options)
     local start = os.time()
     local result = support.execute({
       support.host, "spec/support/fault_driver.lua", directory .. "/scenario.lua", times,
-      functions and " " .. functions .. " " or "", tostring(options.errno or 0),
+      functions and " " .. functions .. " " or "", tostring(options.errno or ERRNO[functions] or 0),
       table.concat(allowed, "|"), os.getenv "CONCUR_FAULTS" or "",
     }, {
       timeout = os.getenv "CONCUR_FAULTS" and 1200 or 60,
