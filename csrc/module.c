@@ -75,14 +75,15 @@ static int l_close_suspending(lua_State *L) {
 
 /* Before Lua 5.4.3 a __close metamethod cannot yield: no group could wait for its tasks at the end of
    its block, and the errors of those who try would be lost.  A Lua state does not know its release,
-   and the one that runs need not be that of the headers. */
+   and the one that runs need not be that of the headers.  (5.4.3 gets through: there only waiting in
+   a finalizer is not refused.) */
 static void check_release(lua_State *L) {
   lua_State *co = lua_newthread(L);
   lua_pushcfunction(co, l_close_suspending);
   int count;
   int status = lua_resume(co, L, 0, &count);
   if (status == LUA_ERRRUN) {
-    luaL_error(L, "concur needs Lua 5.4.3 or later: in this one <close> variables cannot wait");
+    luaL_error(L, "concur needs Lua 5.4.4 or later: in this one a <close> variable cannot wait");
   }
   if (status != LUA_YIELD) {
     lua_xmove(co, L, 1);

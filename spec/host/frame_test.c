@@ -97,7 +97,7 @@ static void test_bad(void) {
   expect_bad(4, 0, "unknown kind 0");
   expect_bad(4, 7, "unknown kind 7");
   expect_bad(6, 1, "unknown kind");
-  expect_bad(29, 1, "beyond the limit"); /* a length of 2^40 bytes */
+  expect_bad(28, 1, "beyond the limit"); /* a length of 2^32 or of 2^24 bytes, by the byte order */
 }
 
 static void test_limit(void) {
