@@ -9,11 +9,7 @@
 #include "report.h"
 #include "sigint.h"
 
-#if defined(__GNUC__) && !defined(_WIN32)
-_Thread_local concur_fiber *concur_fiber_running __attribute__((tls_model("initial-exec")));
-#else
-_Thread_local concur_fiber *concur_fiber_running;
-#endif
+CONCUR_THREAD_LOCAL concur_fiber *concur_fiber_running;
 
 /* ---- the scheduler ---- */
 

@@ -20,6 +20,7 @@
 #define CONCUR_FIBER_H
 
 #include "future.h"
+#include "platform.h"
 #include "scope.h"
 
 #pragma GCC visibility push(hidden)
@@ -155,11 +156,7 @@ bool concur_fiber_may_wait(lua_State *L, const concur_runtime *runtime);
 
 /* The task that this thread runs, of whatever state; NULL outside of tasks and while one is killed.
    When its leaf is `L` it is the current fiber of that state, found without asking Lua. */
-#if defined(__GNUC__) && !defined(_WIN32)
-extern _Thread_local concur_fiber *concur_fiber_running __attribute__((tls_model("initial-exec")));
-#else
-extern _Thread_local concur_fiber *concur_fiber_running;
-#endif
+extern CONCUR_THREAD_LOCAL concur_fiber *concur_fiber_running;
 
 /* The current fiber, in a function registered with concur_register. */
 static inline concur_fiber *concur_fiber_here(lua_State *L) {

@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "platform.h"
 #include "task.h"
 
 #if defined(__has_feature)
@@ -41,11 +42,7 @@ enum {
 #define LOOK_AGAIN_NS UINT64_C(10000000) /* between two looks of the timer */
 
 /* The worker whose call runs on this thread. */
-#if defined(__GNUC__) && !defined(_WIN32)
-static _Thread_local concur_worker *running __attribute__((tls_model("initial-exec")));
-#else
-static _Thread_local concur_worker *running;
-#endif
+static CONCUR_THREAD_LOCAL concur_worker *running;
 
 static void on_hook(lua_State *L, lua_Debug *activation);
 

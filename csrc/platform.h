@@ -10,6 +10,15 @@
 
 #pragma GCC visibility push(hidden)
 
+/* A variable of each thread, read in one instruction and safe in a signal handler.  glibc keeps room
+   for such variables of modules that are loaded later; where there is none, as in musl, the loader
+   would refuse the module, and the ordinary kind is as safe. */
+#ifdef __GLIBC__
+#define CONCUR_THREAD_LOCAL _Thread_local __attribute__((tls_model("initial-exec")))
+#else
+#define CONCUR_THREAD_LOCAL _Thread_local
+#endif
+
 /* Nobody will join this thread. */
 void concur_platform_detach(uv_thread_t id);
 
