@@ -17,7 +17,6 @@
 #include <stddef.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/socket.h>
 #include <sys/types.h>
 #include <sys/uio.h>
 #include <time.h>
@@ -137,6 +136,9 @@ void concur_fault_pause(void) {
 struct sockaddr;
 struct msghdr;
 
+/* socklen_t.  It comes with <sys/socket.h> only, where glibc declares the functions in its own way. */
+typedef unsigned int socket_length;
+
 #define SHADOW(type, name, usual_error, parameters, arguments)                                     \
   FAULTS_EXPORT type name parameters;                                                              \
   type name parameters {                                                                           \
@@ -160,12 +162,12 @@ SHADOW(int, pipe2, EMFILE, (int ends[2], int flags), (ends, flags))
 SHADOW(int, socket, EMFILE, (int domain, int type, int protocol), (domain, type, protocol))
 SHADOW(int, socketpair, EMFILE, (int domain, int type, int protocol, int ends[2]),
        (domain, type, protocol, ends))
-SHADOW(int, bind, EADDRINUSE, (int fd, const struct sockaddr *address, socklen_t size),
+SHADOW(int, bind, EADDRINUSE, (int fd, const struct sockaddr *address, socket_length size),
        (fd, address, size))
 SHADOW(int, listen, EADDRINUSE, (int fd, int backlog), (fd, backlog))
-SHADOW(int, connect, ENETUNREACH, (int fd, const struct sockaddr *address, socklen_t size),
+SHADOW(int, connect, ENETUNREACH, (int fd, const struct sockaddr *address, socket_length size),
        (fd, address, size))
-SHADOW(int, accept4, EMFILE, (int fd, struct sockaddr *address, socklen_t *size, int flags),
+SHADOW(int, accept4, EMFILE, (int fd, struct sockaddr *address, socket_length *size, int flags),
        (fd, address, size, flags))
 SHADOW(pid_t, fork, EAGAIN, (void), ())
 SHADOW(int, epoll_wait, EINTR, (int fd, struct epoll_event *events, int most, int timeout),
@@ -184,7 +186,7 @@ SHADOW(ssize_t, send, EINTR, (int fd, const void *buffer, size_t size, int flags
        (fd, buffer, size, flags))
 SHADOW(ssize_t, sendto, EINTR,
        (int fd, const void *buffer, size_t size, int flags, const struct sockaddr *address,
-        socklen_t length),
+        socket_length length),
        (fd, buffer, size, flags, address, length))
 SHADOW(int, poll, EINTR, (struct pollfd * fds, nfds_t count, int timeout), (fds, count, timeout))
 SHADOW(pid_t, waitpid, EINTR, (pid_t child, int *status, int options), (child, status, options))

@@ -44,6 +44,7 @@
 #include <lualib.h>
 #include <signal.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -324,7 +325,7 @@ static int call_and_report(lua_State *L, int arguments) {
   (void)signal(SIGINT, SIG_DFL);
   if (status != LUA_OK) {
     const char *message = lua_tostring(L, -1);
-    lua_writestringerror("testhost: %s\n", message != NULL ? message : "(no message)");
+    fprintf(stderr, "testhost: %s\n", message != NULL ? message : "(no message)");
     lua_pop(L, 1);
   }
   lua_remove(L, handler);
@@ -355,7 +356,7 @@ static int run_script(lua_State *L, int argc, char **argv) {
   set_arg(L, argc, argv);
   if (!run_init(L)) return 0;
   if (luaL_loadfile(L, argv[1]) != LUA_OK) {
-    lua_writestringerror("testhost: %s\n", lua_tostring(L, -1));
+    fprintf(stderr, "testhost: %s\n", lua_tostring(L, -1));
     return 0;
   }
   luaL_checkstack(L, argc, "too many arguments");
@@ -365,7 +366,7 @@ static int run_script(lua_State *L, int argc, char **argv) {
 
 int main(int argc, char **argv) {
   if (argc < 2) {
-    lua_writestringerror("usage: %s script.lua [arguments]\n", argv[0]);
+    fprintf(stderr, "usage: %s script.lua [arguments]\n", argv[0]);
     return EXIT_FAILURE;
   }
   struct allocator allocator = {0};
