@@ -138,7 +138,7 @@ bench-instructions: build ## count instructions per operation: no row may grow
 
 # --- Checking it -----------------------------------------------------------------------------
 
-.PHONY: check lint types docs-check random stress-processes stress-servers
+.PHONY: check lint types elsewhere docs-check random stress-processes stress-servers
 check: lint test bench-instructions fuzz-brief ## exactly what CI runs
 
 lint: build ## luacheck, drift of types/, and C without a warning from gcc and clang
@@ -164,6 +164,9 @@ stress-servers: build ## wrk and redis-benchmark against the example servers (BE
 	@$(RUN) CONCUR_BUILD=$(BUILD) CONCUR_LUA=$(LUA) $(LUA) bench/servers.lua $(BENCH)
 connections: ## a server with 9,900 connections at a time (ulimit -n 20000; CONCUR_CONNECTIONS=...)
 	@CONCUR_CONNECTIONS=$${CONCUR_CONNECTIONS:-9900} $(SUBMAKE) test SPECS=spec/net_serve_spec.lua
+
+elsewhere: ## the specs with another Lua, from its sources (LUA_SOURCE=lua-5.4.8)
+	@scripts/elsewhere "$(LUA_SOURCE)" $(BUILD) $(if $(filter-out spec,$(SPECS)),SPECS="$(SPECS)")
 
 docs-check: ## run every code block of the documentation and every example
 	@$(SUBMAKE) test SPECS="spec/docs_spec.lua spec/examples_spec.lua"
