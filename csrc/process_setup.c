@@ -51,8 +51,10 @@ concur_worker_settings *concur_process_setup_read(const concur_message *setup,
   memcpy(&header, setup->bytes, sizeof header);
   size_t at = sizeof header;
   const unsigned char *name = take(setup, &at, header.name_size);
-  const unsigned char *environment = name != NULL ? take(setup, &at, header.environment_size) : NULL;
-  const unsigned char *init = environment != NULL ? take(setup, &at, header.init_size) : NULL;
+  if (name == NULL) return NULL;
+  const unsigned char *environment = take(setup, &at, header.environment_size);
+  if (environment == NULL) return NULL;
+  const unsigned char *init = take(setup, &at, header.init_size);
   if (init == NULL || header.name_size == 0 || name[header.name_size - 1] != '\0') return NULL;
   concur_worker_settings *settings = concur_worker_settings_new(kind, (const char *)name, shared);
   if (settings == NULL) return NULL;

@@ -58,7 +58,7 @@ describe("calls that fail in", function()
     end
   ]])
 
-  it("memory without a name for the link to a worker: a file without a name does as well", function()
+  it("memory without a name, for the link to a worker: a file in its place does as well", function()
     faults.fail_cleanly(faults.frame(([[
       concur.run(function()
         local pool <close> = concur.ProcessPoolExecutor { workers = 1, command = HOST }

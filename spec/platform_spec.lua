@@ -50,8 +50,11 @@ describe("the number of processors", function()
 
   it("is limited by control groups of the first version", function()
     local cpu = "/sys/fs/cgroup/cpu/cpu.cfs_"
-    assert.equal(3, count({ [cpu .. "quota_us"] = "300000\n", [cpu .. "period_us"] = "100000\n" }, 8))
-    assert.equal(8, count({ [cpu .. "quota_us"] = "-1\n", [cpu .. "period_us"] = "100000\n" }, 8))
-    assert.equal(8, count({ [cpu .. "quota_us"] = "300000\n" }, 8))
+    local function limited(quota, period)
+      return count({ [cpu .. "quota_us"] = quota, [cpu .. "period_us"] = period }, 8)
+    end
+    assert.equal(3, limited("300000\n", "100000\n"))
+    assert.equal(8, limited("-1\n", "100000\n"))
+    assert.equal(8, limited("300000\n"))
   end)
 end)

@@ -17,7 +17,7 @@
 #include "../../csrc/platform.h"
 
 static const char *root;
-static int cpus;
+static size_t cpus;
 static long online;
 
 FILE *fopen(const char *restrict path, const char *restrict mode) {
@@ -31,7 +31,7 @@ FILE *fopen(const char *restrict path, const char *restrict mode) {
 int sched_getaffinity(pid_t process, size_t size, cpu_set_t *set) {
   (void)process;
   (void)size;
-  for (int i = 0; i < cpus; i++) CPU_SET(i, set);
+  for (size_t i = 0; i < cpus; i++) CPU_SET(i, set);
   return cpus > 0 ? 0 : -1;
 }
 
@@ -43,7 +43,7 @@ long sysconf(int name) {
 int main(int argc, char **argv) {
   if (argc != 4) return 2;
   root = argv[1];
-  cpus = atoi(argv[2]);
+  cpus = strtoul(argv[2], NULL, 10);
   online = atol(argv[3]);
   printf("%u\n", (unsigned)concur_platform_cpu_count());
   return 0;
