@@ -66,12 +66,13 @@ static void on_shutdown(uv_shutdown_t *request, int status) {
   stream->shutting = false;
   if (stream->state == CONCUR_STREAM_CLOSED) return;
   stream->ended = true;
-  /* The other side went away first: there is nobody to be told that this was all. */
-  if (status != 0 && status != UV_ENOTCONN && stream->write_error == 0) {
-    stream->write_error = status;
-  }
+  /* A pipe, such as a program's stdin, has no halves: closing it tells that this was all. */
+  bool is_pipe = status == UV_ENOTSOCK && !stream->readable;
+  /* The other side went away first: there is nobody to be told. */
+  bool failed = status != 0 && status != UV_ENOTCONN && !is_pipe;
+  if (failed && stream->write_error == 0) stream->write_error = status;
   concur_stream_wake_drainers(stream, CONCUR_OUTCOME_VALUE);
-  if (stream->state == CONCUR_STREAM_CLOSING) concur_stream_finish(stream);
+  if (is_pipe || stream->state == CONCUR_STREAM_CLOSING) concur_stream_finish(stream);
 }
 
 static void begin_shutdown(concur_stream *stream) {
