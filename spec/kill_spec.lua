@@ -168,40 +168,6 @@ describe("task:kill", function()
     assert.equal("cancelled", child:state())
   end)
 
-  it("of tasks that kill each other while they end stops before the stack is full", function()
-    local count, closed, refused = 300, 0, 0
-    local last
-    for _ = 1, count do
-      local inner = last
-      last = concur.spawn(function()
-        local _ <close> = expect.guard(function()
-          closed = closed + 1
-          if inner and not pcall(inner.kill, inner) then
-            refused = refused + 1
-          end
-        end)
-        concur.sleep_forever()
-      end)
-    end
-    testing.run_until_idle()
-    assert.is_true(last:kill())
-    assert.is_true(refused > 0, "all of them, inside each other")
-    local left = concur.all_tasks()
-    assert.equal(count, closed + #left - 1)
-    for _, task in ipairs(left) do
-      if task ~= concur.current_task() then
-        task:kill()
-      end
-    end
-    assert.is_true(closed > 200)
-    for _, task in ipairs(concur.all_tasks()) do
-      task:kill()
-    end
-    for _, task in ipairs(concur.all_tasks()) do
-      task:kill()
-    end
-  end)
-
   it("says false to a task that has ended", function()
     local task = concur.spawn(function() end)
     task:result()
