@@ -196,7 +196,13 @@ describe("a host that forks with busy threads", function()
     end
   ]]
 
-  for _, child in ipairs { "leaves", "uses", "closes", "starts", "executes", "forks" } do
+  local children = { "leaves", "uses", "closes", "executes", "forks" }
+  -- ThreadSanitizer itself dies where a child of fork starts threads ("dup thread with used id").
+  if not support.read_file(support.build .. "/flags"):find("-fsanitize=thread", 1, true) then
+    children[#children + 1] = "starts"
+  end
+
+  for _, child in ipairs(children) do
     it(("goes on, and so does the child that %s"):format(child), function()
       host("host_forks", SCRIPT, { child, "6" }, {
         env = {
