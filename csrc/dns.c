@@ -24,6 +24,7 @@
 
 #include "fiber.h"
 #include "options.h"
+#include "platform.h"
 #include "pool.h"
 
 enum { DNS_THREADS = 8 };
@@ -241,6 +242,7 @@ static concur_dns *dns_of(lua_State *L, concur_loop *loop) {
   if (dns == NULL) luaL_error(L, "not enough memory");
   loop->dns = dns;
   loop->dns_free = dns_free;
+  concur_taken(dns); /* by the loop */
   return dns;
 }
 
@@ -270,6 +272,7 @@ static lookup *lookup_new(lua_State *L, concur_fiber *fiber) {
   self->job.mail.drop = on_dropped;
   self->owner = owner;
   owner->lookup = self;
+  concur_taken(self); /* by the owner */
   return self;
 }
 

@@ -57,6 +57,16 @@ static inline void concur_platform_prefetch(const void *address) {
 #endif
 }
 
+/* Says that memory has an owner now who will free it, to an analyzer that lost sight of it
+   (scripts/analyze.h). */
+#ifndef CONCUR_ANALYZED
+static inline void concur_taken(void *memory) {
+  (void)memory;
+}
+#else
+void concur_taken(void *memory);
+#endif
+
 /* Tells the processor that this is a loop that waits. */
 static inline void concur_platform_pause(void) {
 #if defined(__x86_64__) || defined(__i386__)

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 
 #include "owned.h"
+#include "platform.h"
 
 typedef struct pool_watch {
   concur_watch watch;
@@ -118,6 +119,7 @@ static void executor_need_watch(lua_State *L, concur_executor *executor, concur_
   watch->event = event;
   executor->references++;
   executor_watch(executor, event, watch);
+  concur_taken(watch); /* by the pool, which posts it */
 }
 
 /* The wait is cancelled, or its time is over. */

@@ -295,8 +295,7 @@ concur_call *concur_child_empty(concur_child *child, concur_child_slot *slot) {
   return call;
 }
 
-/* A slot that a call can be put into; NULL when there is none. */
-static concur_child_slot *child_free_slot(concur_child *child) {
+concur_child_slot *concur_child_free_slot(concur_child *child) {
   for (uint32_t i = 0; i < CONCUR_LINK_SLOTS; i++) {
     concur_child_slot *slot = &child->slots[i];
     if (slot->call == NULL && !concur_node_linked(&slot->outgoing.node) &&
@@ -305,10 +304,6 @@ static concur_child_slot *child_free_slot(concur_child *child) {
     }
   }
   return NULL;
-}
-
-bool concur_child_has_slot(concur_child *child) {
-  return child_free_slot(child) != NULL;
 }
 
 bool concur_child_revoke(concur_child *child, concur_child_slot *slot) {
@@ -386,9 +381,8 @@ static void child_pump(concur_child *child) {
   child_publish(child);
 }
 
-void concur_child_send(concur_child *child, concur_job *job, uint64_t id) {
+void concur_child_send(concur_child *child, concur_child_slot *slot, concur_job *job, uint64_t id) {
   concur_call *call = concur_container_of(job, concur_call, job);
-  concur_child_slot *slot = child_free_slot(child);
   concur_frame frame = {.kind = CONCUR_FRAME_JOB,
                         .slot = slot_index(child, slot),
                         .extra = concur_call_pack_retries(call),

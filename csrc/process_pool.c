@@ -148,7 +148,8 @@ static concur_child *choose_child(concur_process_pool *pool) {
     if (!child->quitting && !child->ending && !child->ended) count++;
     uint32_t handed = child->hand.handed;
     bool better = best == NULL || handed < best->hand.handed;
-    if (!better || !concur_child_accepts(child) || !concur_child_has_slot(child)) continue;
+    if (!better || !concur_child_accepts(child) || concur_child_free_slot(child) == NULL)
+      continue;
     if (handed == 0) return child;
     best = child;
   }
@@ -163,9 +164,11 @@ static void send_jobs(concur_process_pool *pool) {
   while (concur_pool_queued(pool->pool) > 0 && !atomic_load(&pool->settings->broken)) {
     concur_child *child = choose_child(pool);
     if (child == NULL) return;
+    concur_child_slot *slot = concur_child_free_slot(child);
+    if (slot == NULL) return;
     concur_job *job = concur_pool_hand_over(pool->pool, &child->hand);
     if (job == NULL) return;
-    concur_child_send(child, job, ++pool->next_id);
+    concur_child_send(child, slot, job, ++pool->next_id);
   }
 }
 

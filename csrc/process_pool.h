@@ -155,10 +155,11 @@ void concur_child_check_attached(concur_child *child, uint64_t now_ns);
 
 /* True when it may be given a job. */
 bool concur_child_accepts(const concur_child *child);
-/* True when it has a slot for one more. */
-bool concur_child_has_slot(concur_child *child);
-/* Hands a job to it, which accepts and has a slot. */
-void concur_child_send(concur_child *child, concur_job *job, uint64_t id);
+/* A slot that one more job can be put into; NULL when there is none.  The child's own process takes
+   part in the answer, so the next one may be another. */
+concur_child_slot *concur_child_free_slot(concur_child *child);
+/* Hands a job to it, which accepts, in this free slot. */
+void concur_child_send(concur_child *child, concur_child_slot *slot, concur_job *job, uint64_t id);
 /* Tells it that no job will come: it ends by itself. */
 void concur_child_quit(concur_child *child);
 /* Ends it by TERM, then KILL; or (now) by KILL. */

@@ -61,6 +61,7 @@ static bool copy_words(lua_State *L, concur_process_command *command) {
     lua_rawgeti(L, -1, (lua_Integer)i + 1);
     const char *word = lua_tostring(L, -1);
     command->args[i] = word != NULL ? strdup(word) : NULL;
+    concur_taken(command->args[i]); /* by the command */
     lua_pop(L, 1);
     if (command->args[i] == NULL) return false;
   }

@@ -11,6 +11,8 @@
 
 #include "stream_state.h"
 
+#include "platform.h"
+
 enum {
   READ_HIGH = 64 * 1024,
   READ_LOW = 16 * 1024,
@@ -52,6 +54,7 @@ static concur_hub *hub_of(lua_State *L, concur_loop *loop) {
   concur_list_append(&loop->flushers, &hub->flusher.node);
   loop->hub = hub;
   loop->hub_free = hub_free;
+  concur_taken(hub); /* by the loop */
   return hub;
 }
 

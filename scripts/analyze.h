@@ -6,8 +6,27 @@
 #ifndef CONCUR_ANALYZE_H
 #define CONCUR_ANALYZE_H
 
+#define CONCUR_ANALYZED
+
 #include <lauxlib.h>
 #include <lua.h>
+
+/* Lists.  What is linked into one belongs to the list from then on, and what comes out of one may be
+   anything: neither analyzer follows such owners through the links, and both then report leaks and
+   uses after the end that cannot be. */
+#define concur_list_append concur_list_append_inline
+#define concur_list_prepend concur_list_prepend_inline
+#define concur_node_unlink concur_node_unlink_inline
+#define concur_list_pop concur_list_pop_inline
+#include "../csrc/list.h"
+#undef concur_list_append
+#undef concur_list_prepend
+#undef concur_node_unlink
+#undef concur_list_pop
+void concur_list_append(concur_node *head, concur_node *node);
+void concur_list_prepend(concur_node *head, concur_node *node);
+void concur_node_unlink(concur_node *node);
+concur_node *concur_list_pop(concur_node *head);
 
 #include "../csrc/support.h"
 
