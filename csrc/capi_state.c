@@ -24,11 +24,11 @@ void concur_capi_check_thread(uv_thread_t thread, const char *function) {
   /* GCOVR_EXCL_START: spec/capi_spec.lua has it; abort() writes down no counts */
   uv_thread_t self = uv_thread_self();
   if (uv_thread_equal(&self, &thread)) return;
-  fprintf(stderr,
-          "concur: %s of concur.h was called on the wrong thread: only the thread of the Lua state "
-          "may call it (use settle, fail or post from others)\n",
-          function);
-  fflush(stderr);
+  (void)fprintf(stderr,
+                "concur: %s of concur.h was called on the wrong thread: only the thread of the Lua "
+                "state may call it (use settle, fail or post from others)\n",
+                function);
+  (void)fflush(stderr);
   abort();
   /* GCOVR_EXCL_STOP */
 #else

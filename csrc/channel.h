@@ -73,8 +73,8 @@ concur_channel *concur_channel_new(uint32_t capacity);
 void concur_channel_retain(concur_channel *channel);
 void concur_channel_release(concur_channel *channel);
 /* As a holder: these count references as well. */
-void concur_channel_hold(void *channel);
-void concur_channel_let_go(void *channel);
+void concur_channel_hold(void *object);
+void concur_channel_let_go(void *object);
 bool concur_channel_shared(concur_channel *channel); /* more than one holder */
 
 /* DONE takes the parcel. */

@@ -333,7 +333,7 @@ static bool resolve_at_once(lookup *self) {
 
 static bool copy_string(lua_State *L, int index, char *out, size_t size) {
   const char *text = lua_tostring(L, index);
-  if (text != NULL) snprintf(out, size, "%s", text);
+  if (text != NULL) (void)snprintf(out, size, "%s", text);
   return text != NULL;
 }
 

@@ -204,7 +204,7 @@ void concur_encoder_put_off(concur_encoder *e, int index, uint32_t at) {
   lua_rawseti(L, e->later, number + 3);
 }
 
-static void fields_write(concur_encoder *e, int index, uint32_t at, bool is_error);
+static void fields_write(concur_encoder *e, int table, uint32_t at, bool is_error);
 
 /* Writes what was put off in this unit, and what that puts off in turn. */
 static void encode_later(concur_encoder *e) {
@@ -474,10 +474,10 @@ concur_message *concur_encode_caught(lua_State *L, int first, int count,
     concur_message_free(e.message);
     return NULL;
   }
-  if (lua_isnil(L, -1)) {
-    lua_pop(L, 1);
-  } else {
+  if (options->lends != NULL && !lua_isnil(L, -1)) {
     *options->lends = true;
+  } else {
+    lua_pop(L, 1);
   }
   return e.message;
 }

@@ -119,12 +119,12 @@ uint32_t concur_encoder_attach(concur_encoder *e, const concur_attachment *attac
 bool concur_encoder_function(concur_encoder *e, int index);
 
 /* Writes the upvalues of a function and completes its header, which stands at `at`. */
-void concur_encoder_cells(concur_encoder *e, int index, uint32_t at);
+void concur_encoder_cells(concur_encoder *e, int function, uint32_t at);
 
 /* ---- encode_object.c ---- */
 
 /* Writes a table, not seen before, whose metatable is on top of the stack.  Pops the metatable. */
-void concur_encoder_object(concur_encoder *e, int index);
+void concur_encoder_object(concur_encoder *e, int object);
 
 /* Writes a full userdata. */
 void concur_encoder_userdata(concur_encoder *e, int index);

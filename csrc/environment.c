@@ -13,7 +13,7 @@
 #include "transfer.h"
 
 /* A preload function or a searcher may bring its upvalues, but not half of a program. */
-static const size_t LARGEST_FUNCTION = 256 * 1024;
+static const size_t LARGEST_FUNCTION = (size_t)256 * 1024;
 
 /* ---- capturing ---- */
 

@@ -10,7 +10,7 @@
 void concur_event_open(lua_State *L, concur_runtime *runtime);
 
 /* For select: the wait list of an event, or NULL when it is set. */
-concur_node *concur_event_waiters(void *event);
+concur_node *concur_event_waiters(void *self);
 
 #pragma GCC visibility pop
 

@@ -52,11 +52,11 @@ static void report_stuck(concur_pool *pool, const concur_worker_settings *settin
   uint32_t count = concur_pool_list_running(pool, running, MOST);
   for (uint32_t i = 0; i < count && i < MOST; i++) {
     bool named = running[i].name[0] != '\0';
-    fprintf(stderr,
-            "concur: %s%s%s of %s has not stopped (it has run for %.1f s); its thread is left "
-            "behind%s\n",
-            named ? "job '" : "a job", running[i].name, named ? "'" : "", settings->name,
-            (double)running[i].running_ns / 1e9, running[i].trace);
+    (void)fprintf(stderr,
+                  "concur: %s%s%s of %s has not stopped (it has run for %.1f s); its thread is "
+                  "left behind%s\n",
+                  named ? "job '" : "a job", running[i].name, named ? "'" : "", settings->name,
+                  (double)running[i].running_ns / 1e9, running[i].trace);
   }
 }
 

@@ -3,11 +3,12 @@
 #include "frame.h"
 
 #include <inttypes.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
 /* Room for a body is made in steps of at least this size. */
-static const size_t BODY_STEP = 256 * 1024;
+static const size_t BODY_STEP = (size_t)256 * 1024;
 
 static const unsigned char magic[3] = {0xC3, 'q', 'F'};
 
@@ -46,10 +47,13 @@ void concur_frame_parser_free(concur_frame_parser *parser) {
   parser->body = NULL;
 }
 
-static concur_frame_state parser_fail(concur_frame_parser *parser, const char *text,
-                                      uint64_t number) {
+__attribute__((format(printf, 2, 3))) static concur_frame_state
+parser_fail(concur_frame_parser *parser, const char *format, ...) {
+  va_list arguments;
+  va_start(arguments, format);
+  (void)vsnprintf(parser->error, sizeof parser->error, format, arguments);
+  va_end(arguments);
   parser->state = CONCUR_FRAME_BAD;
-  snprintf(parser->error, sizeof parser->error, text, number);
   return CONCUR_FRAME_BAD;
 }
 
@@ -59,10 +63,10 @@ static concur_frame_state parse_header(concur_frame_parser *parser) {
   concur_frame *frame = &parser->frame;
   uint16_t zero;
   if (memcmp(header, magic, sizeof magic) != 0) {
-    return parser_fail(parser, "bytes that are no frame (bad magic number)", 0);
+    return parser_fail(parser, "bytes that are no frame (bad magic number)");
   }
   if (header[AT_VERSION] != CONCUR_FRAME_VERSION) {
-    return parser_fail(parser, "a frame of protocol version %" PRIu64 "; this side speaks another",
+    return parser_fail(parser, "a frame of protocol version %d; this side speaks another",
                        header[AT_VERSION]);
   }
   frame->kind = header[AT_KIND];
@@ -73,7 +77,7 @@ static concur_frame_state parse_header(concur_frame_parser *parser) {
   memcpy(&frame->id, header + AT_ID, sizeof frame->id);
   memcpy(&frame->size, header + AT_SIZE, sizeof frame->size);
   if (frame->kind < CONCUR_FRAME_SETUP || frame->kind > CONCUR_FRAME_RESULT || zero != 0) {
-    return parser_fail(parser, "a frame of the unknown kind %" PRIu64, frame->kind);
+    return parser_fail(parser, "a frame of the unknown kind %d", frame->kind);
   }
   if (frame->size > parser->limit) {
     return parser_fail(parser, "a frame of %" PRIu64 " bytes, beyond the limit", frame->size);

@@ -38,7 +38,7 @@ void concur_platform_detach(uv_thread_t id) {
 void concur_platform_name_thread(const char *name) {
 #if defined(__linux__)
   char shortened[16]; /* the kernel's limit, with the final zero */
-  snprintf(shortened, sizeof shortened, "%s", name);
+  (void)snprintf(shortened, sizeof shortened, "%s", name);
   pthread_setname_np(pthread_self(), shortened);
 #elif defined(__APPLE__)
   pthread_setname_np(name);
@@ -65,7 +65,7 @@ static bool file_read(const char *path, const char *format, long long *first, lo
   if (file == NULL) return false;
   int wanted = second != NULL ? 2 : 1;
   int count = second != NULL ? fscanf(file, format, first, second) : fscanf(file, format, first);
-  fclose(file);
+  (void)fclose(file);
   return count == wanted;
 }
 
@@ -85,15 +85,15 @@ static uint32_t limit_by_cgroup(uint32_t cpus) {
     while (fgets(line, sizeof line, file) != NULL) {
       if (strncmp(line, "0::/", 4) == 0) {
         line[strcspn(line, "\n")] = '\0';
-        snprintf(group, sizeof group, "%s", line + 3);
+        (void)snprintf(group, sizeof group, "%s", line + 3);
       }
     }
-    fclose(file);
+    (void)fclose(file);
   }
   for (;;) {
     char path[640];
     long long quota, period;
-    snprintf(path, sizeof path, "/sys/fs/cgroup%s/cpu.max", group);
+    (void)snprintf(path, sizeof path, "/sys/fs/cgroup%s/cpu.max", group);
     if (file_read(path, "%lld %lld", &quota, &period)) cpus = quota_to_cpus(cpus, quota, period);
     char *slash = strrchr(group, '/');
     if (slash == NULL) break;

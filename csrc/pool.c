@@ -241,11 +241,11 @@ uint32_t concur_pool_list_running(concur_pool *pool, concur_running *entries, ui
     if (job == NULL) continue;
     if (count < capacity) {
       concur_running *entry = &entries[count];
-      snprintf(entry->name, sizeof entry->name, "%s", job->name != NULL ? job->name : "");
+      (void)snprintf(entry->name, sizeof entry->name, "%s", job->name != NULL ? job->name : "");
       uint64_t started_ns = atomic_load(&job->started_ns);
       entry->running_ns = started_ns != 0 && started_ns < now_ns ? now_ns - started_ns : 0;
       bool traced = atomic_load(&job->trace_state) == CONCUR_TRACE_THERE;
-      snprintf(entry->trace, sizeof entry->trace, "%s", traced ? job->trace : "");
+      (void)snprintf(entry->trace, sizeof entry->trace, "%s", traced ? job->trace : "");
     }
     count++;
   }

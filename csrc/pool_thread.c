@@ -17,7 +17,7 @@ enum {
 };
 
 /* A thread beyond `workers`, made while others were blocked, waits this long for another use. */
-static const uint64_t EXCESS_IDLE_NS = 5000000000u;
+static const uint64_t EXCESS_IDLE_NS = UINT64_C(5000000000);
 
 static void thread_main(void *argument);
 

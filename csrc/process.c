@@ -121,13 +121,14 @@ static bool group_signal(const concur_process *process, int number) {
 static bool read_stat(const char *id, char *state, int *group) {
   char path[64];
   char line[512]; /* the name, in parentheses, is short but may contain anything */
-  snprintf(path, sizeof path, "/proc/%s/stat", id);
+  (void)snprintf(path, sizeof path, "/proc/%s/stat", id);
   FILE *file = fopen(path, "re");
   if (file == NULL) return false;
   size_t length = fread(line, 1, sizeof line - 1, file);
   (void)fclose(file);
   line[length] = '\0';
   const char *name_end = strrchr(line, ')');
+  /* NOLINTNEXTLINE(cert-err34-c): the kernel wrote an int there */
   return name_end != NULL && sscanf(name_end + 1, " %c %*d %d", state, group) == 2;
 }
 
@@ -139,6 +140,7 @@ static bool only_zombies(int group) {
   bool living = false;
   bool readable = false; /* not so where /proc is something else, or empty */
   const struct dirent *entry;
+  /* NOLINTNEXTLINE(concurrency-mt-unsafe): nobody else reads this directory stream */
   while (!living && (entry = readdir(proc)) != NULL) {
     char state;
     int its_group;

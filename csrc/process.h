@@ -71,7 +71,7 @@ typedef struct concur_process {
 /* Starts a program.  0, or a libuv error code: UV_ENOENT, UV_EACCES, UV_EAGAIN, ...  Sets `on_change`
    and `owner` to NULL: nothing is told before the loop runs again. */
 int concur_process_spawn(concur_loop *loop, const concur_process_options *options,
-                         concur_process **process);
+                         concur_process **result);
 
 /* Sends a signal to the process, not to its group.  UV_ESRCH once it has ended. */
 int concur_process_kill(concur_process *process, int number);

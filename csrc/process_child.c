@@ -20,14 +20,14 @@
 #define LEAVE_NS UINT64_C(2000000000)
 
 /* A result of so many bytes is accepted, however low the limit is: errors must come through. */
-static const size_t LEAST_LIMIT = 1024 * 1024;
+static const size_t LEAST_LIMIT = (size_t)1024 * 1024;
 
 /* Pieces of stderr taken at once when a worker has ended: its children may go on writing. */
 enum { LAST_READS = 64 };
 
 static void child_complain(concur_child *child, const char *text) {
   if (child->complaint[0] != '\0') return;
-  snprintf(child->complaint, sizeof child->complaint, "%s", text);
+  (void)snprintf(child->complaint, sizeof child->complaint, "%s", text);
 }
 
 /* ---- stderr ---- */
@@ -64,7 +64,7 @@ static void stderr_pass(concur_child *child, int reads) {
   while (child->stderr_fd >= 0 && reads-- > 0) {
     ssize_t got = read(child->stderr_fd, bytes, sizeof bytes);
     if (got < 0 && errno == EINTR) continue;
-    if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return;
+    if (got < 0 && errno == EAGAIN) return;
     if (got <= 0) {
       stderr_close(child);
       return;
@@ -504,7 +504,7 @@ static bool child_read(concur_child *child) {
     concur_ring_skip(ring, used);
     if (state == CONCUR_FRAME_BAD) {
       char text[sizeof child->complaint];
-      snprintf(text, sizeof text, "sent %s", child->parser.error);
+      (void)snprintf(text, sizeof text, "sent %s", child->parser.error);
       child_complain(child, text);
       return false;
     }
@@ -520,8 +520,8 @@ static void check_version(concur_child *child) {
   uint32_t version = concur_link_worker_version(&child->link);
   if (version == 0 || version == CONCUR_FRAME_VERSION) return;
   char text[sizeof child->complaint];
-  snprintf(text, sizeof text, "speaks version %u of the protocol, its pool speaks version %d",
-           (unsigned)version, CONCUR_FRAME_VERSION);
+  (void)snprintf(text, sizeof text, "speaks version %u of the protocol, its pool speaks version %d",
+                 (unsigned)version, CONCUR_FRAME_VERSION);
   child_complain(child, text);
 }
 
@@ -555,13 +555,13 @@ concur_message *concur_child_obituary(const concur_child *child) {
   char text[sizeof child->complaint + 64];
   const char *name = concur_signal_name(child->signal);
   if (child->complaint[0] != '\0') {
-    snprintf(text, sizeof text, "%s", child->complaint);
+    (void)snprintf(text, sizeof text, "%s", child->complaint);
   } else if (child->signal != 0 && name != NULL) {
-    snprintf(text, sizeof text, "was ended by %s", name);
+    (void)snprintf(text, sizeof text, "was ended by %s", name);
   } else if (child->signal != 0) {
-    snprintf(text, sizeof text, "was ended by signal %d", child->signal);
+    (void)snprintf(text, sizeof text, "was ended by signal %d", child->signal);
   } else {
-    snprintf(text, sizeof text, "ended with exit code %d", child->code);
+    (void)snprintf(text, sizeof text, "ended with exit code %d", child->code);
   }
   concur_crash crash = {.code = child->code,
                         .signal = child->signal,

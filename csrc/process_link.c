@@ -168,7 +168,7 @@ static int take_bells(concur_link *link, int flags) {
     got = recv(link->socket, bytes, sizeof bytes, flags);
   } while (got < 0 && errno == EINTR);
   if (got < 0) {
-    if (errno == EAGAIN || errno == EWOULDBLOCK) return 1;
+    if (errno == EAGAIN) return 1;
     return errno == ECONNRESET ? 0 : uv_translate_sys_error(errno);
   }
   for (ssize_t i = 0; i < got; i++) {

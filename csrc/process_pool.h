@@ -77,16 +77,16 @@ struct concur_process_pool {
 extern const concur_pool_host concur_process_pool_host;
 
 /* Makes the host of a pool, which owns it from then on.  NULL when out of memory. */
-concur_process_pool *concur_process_pool_new(concur_loop *loop, concur_pool *pool,
+concur_process_pool *concur_process_pool_new(concur_loop *loop, concur_pool *concur,
                                              concur_worker_settings *settings, uint64_t idle_ns,
                                              bool bounded);
 
 /* Kinds of calls (call.h): how much a job's state is known, ending jobs by force. */
 void concur_process_pool_refresh(concur_call *call);
-uint64_t concur_process_pool_crashes(concur_pool *pool);
-void concur_process_pool_trace(concur_pool *pool);
+uint64_t concur_process_pool_crashes(concur_pool *concur);
+void concur_process_pool_trace(concur_pool *concur);
 void concur_process_pool_interrupt(concur_call *call);
-void concur_process_pool_interrupt_all(concur_pool *pool);
+void concur_process_pool_interrupt_all(concur_pool *concur);
 
 /* What a child reports. */
 void concur_process_pool_ready(concur_process_pool *pool);

@@ -55,12 +55,12 @@ static const concur_call_kind calls = {.flat = true};
 /* ---- this process ---- */
 
 /* The pool is gone, or talks nonsense: nobody wants to know how this ends. */
-static void leave(void) {
+_Noreturn static void leave(void) {
   _Exit(EXIT_SUCCESS);
 }
 
-static void give_up(const char *why) {
-  fprintf(stderr, "concur: a worker process %s\n", why);
+_Noreturn static void give_up(const char *why) {
+  (void)fprintf(stderr, "concur: a worker process %s\n", why);
   _Exit(EXIT_FAILURE);
 }
 
@@ -100,6 +100,7 @@ static void close_other_descriptors(void) {
     const struct dirent *entry;
     count = 0;
     rewinddir(directory);
+    /* NOLINTNEXTLINE(concurrency-mt-unsafe): nobody else reads this directory stream */
     while (count < sizeof others / sizeof others[0] && (entry = readdir(directory)) != NULL) {
       int fd = (int)strtol(entry->d_name, NULL, 10);
       if (fd > KEEP && fd != dirfd(directory)) others[count++] = fd;
@@ -119,7 +120,7 @@ static int start_lifeline(int socket) {
 /* ---- sending ---- */
 
 static void await_bell(process_worker *worker) {
-  fflush(stdout);
+  (void)fflush(stdout);
   if (concur_link_await_bell(&worker->link) <= 0) leave();
 }
 
@@ -186,7 +187,7 @@ static const concur_frame *next_frame(process_worker *worker) {
       if (concur_ring_release(ring)) concur_link_ring_bell(&worker->link);
       if (state == CONCUR_FRAME_WHOLE) return &worker->parser.frame;
       if (state == CONCUR_FRAME_MORE) continue;
-      fprintf(stderr, "concur: a worker's pool sent %s\n", worker->parser.error);
+      (void)fprintf(stderr, "concur: a worker's pool sent %s\n", worker->parser.error);
       _Exit(EXIT_FAILURE);
     }
     if (ring->damaged) leave();

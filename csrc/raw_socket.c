@@ -8,6 +8,7 @@
 #include "raw_socket.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
@@ -55,6 +56,12 @@ static const option *find_option(const char *name) {
   return NULL;
 }
 
+/* The system's words for an error, which are the ones that LuaSocket's users compare with. */
+static void push_text(lua_State *L, int error) {
+  /* NOLINTNEXTLINE(concurrency-mt-unsafe): constants, or the thread's own (glibc 2.32, musl) */
+  lua_pushstring(L, strerror(error));
+}
+
 static int fail(lua_State *L) {
   int error = errno;
   luaL_pushfail(L);
@@ -72,6 +79,13 @@ static int l_option_kind(lua_State *L) {
   return 1;
 }
 
+/* C has no such conversion for numbers that do not fit, and NaN. */
+static int clamp_to_int(lua_Number number) {
+  if (number >= INT_MAX) return INT_MAX;
+  if (number > INT_MIN) return (int)number;
+  return number <= INT_MIN ? INT_MIN : 0;
+}
+
 /* core.socket_set(fd, name, value): true, or nil and errno */
 static int l_set(lua_State *L) {
   int fd = (int)luaL_checkinteger(L, 1);
@@ -83,14 +97,14 @@ static int l_set(lua_State *L) {
   socklen_t size = sizeof number;
   switch (self->kind) {
   case FLAG: number = lua_toboolean(L, 3); break;
-  case NUMBER: number = (int)luaL_checknumber(L, 3); break;
+  case NUMBER: number = clamp_to_int(luaL_checknumber(L, 3)); break;
   case ERROR: return luaL_argerror(L, 2, "this option can only be read");
   case LINGER:
     luaL_checktype(L, 3, LUA_TTABLE);
     lua_getfield(L, 3, "on");
     lua_getfield(L, 3, "timeout");
-    linger.l_onoff = (unsigned short)lua_toboolean(L, -2);
-    linger.l_linger = (unsigned short)lua_tonumber(L, -1);
+    linger.l_onoff = lua_toboolean(L, -2);
+    linger.l_linger = clamp_to_int(lua_tonumber(L, -1));
     value = &linger;
     size = sizeof linger;
     break;
@@ -115,7 +129,7 @@ static int l_get(lua_State *L) {
   case NUMBER: lua_pushnumber(L, number); break;
   case ERROR:
     if (number == 0) return 0;
-    lua_pushstring(L, strerror(number));
+    push_text(L, number);
     break;
   case LINGER:
     lua_newtable(L);
@@ -145,7 +159,7 @@ static int l_ready(lua_State *L) {
 
 /* core.strerror(errno) */
 static int l_strerror(lua_State *L) {
-  lua_pushstring(L, strerror((int)luaL_checkinteger(L, 1)));
+  push_text(L, (int)luaL_checkinteger(L, 1));
   return 1;
 }
 

@@ -41,16 +41,16 @@ void concur_report_safely(lua_State *L, concur_runtime *runtime, const char *wha
     if (lua_pcall(L, 3, 0, 0) == LUA_OK) return;
   }
   lua_pop(L, 1);
-  fprintf(stderr, "concur: %s; it could not be reported: not enough memory\n", what);
+  (void)fprintf(stderr, "concur: %s; it could not be reported: not enough memory\n", what);
 }
 
 /* Stack: error, traceback or false, what.  Prints them; may raise (a __tostring that raises). */
 static int l_print(lua_State *L) {
   const char *message = luaL_tolstring(L, 1, NULL);
   if (lua_isstring(L, 2)) {
-    fprintf(stderr, "concur: %s: %s\n%s\n", lua_tostring(L, 3), message, lua_tostring(L, 2));
+    (void)fprintf(stderr, "concur: %s: %s\n%s\n", lua_tostring(L, 3), message, lua_tostring(L, 2));
   } else {
-    fprintf(stderr, "concur: %s: %s\n", lua_tostring(L, 3), message);
+    (void)fprintf(stderr, "concur: %s: %s\n", lua_tostring(L, 3), message);
   }
   return 0;
 }
@@ -73,8 +73,8 @@ static void print_protected(lua_State *L) { /* error, traceback, what on top; po
   lua_pushcfunction(L, l_print);
   lua_insert(L, -4);
   if (lua_pcall(L, 3, 0, 0) != LUA_OK) {
-    fprintf(stderr, "concur: an error whose text cannot be made: %s\n",
-            lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : luaL_typename(L, -1));
+    (void)fprintf(stderr, "concur: an error whose text cannot be made: %s\n",
+                  lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : luaL_typename(L, -1));
     lua_pop(L, 1);
   }
 }

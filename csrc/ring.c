@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+/* NOLINTNEXTLINE(readability-non-const-parameter): the ring writes to them */
 void concur_ring_init(concur_ring *ring, concur_ring_shared *shared, unsigned char *bytes,
                       size_t capacity) {
   *ring = (concur_ring){.shared = shared, .bytes = bytes, .capacity = capacity};

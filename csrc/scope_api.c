@@ -356,12 +356,14 @@ static int l_current_scope(lua_State *L) {
 
 static int l_effective_deadline(lua_State *L) {
   concur_fiber *fiber = concur_fiber_current(concur_runtime_of(L)->scheduler);
-  uint64_t earliest = CONCUR_NEVER;
-  for (concur_scope *scope = fiber->scope; scope != NULL; scope = scope->parent) {
+  const concur_scope *scope = fiber->scope; /* never NULL: the outermost is the fiber's own */
+  bool cancelled = scope->cancelled;
+  uint64_t earliest = scope->deadline_ns;
+  while (!scope->shield && scope->parent != NULL) {
+    scope = scope->parent;
     if (scope->deadline_ns < earliest) earliest = scope->deadline_ns;
-    if (scope->shield) break;
   }
-  lua_pushnumber(L, fiber->scope->cancelled ? -(lua_Number)HUGE_VAL : seconds_of(earliest));
+  lua_pushnumber(L, cancelled ? -(lua_Number)HUGE_VAL : seconds_of(earliest));
   return 1;
 }
 

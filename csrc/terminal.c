@@ -35,7 +35,10 @@ static int terminal_columns(int descriptor) {
 static int l_terminal_width(lua_State *L) {
   lua_Integer descriptor = luaL_checkinteger(L, 1);
   luaL_argcheck(L, descriptor >= 0 && descriptor <= 2, 1, "0, 1 or 2 expected");
-  if (uv_guess_handle((uv_file)descriptor) != UV_TTY) return luaL_pushfail(L), 1;
+  if (uv_guess_handle((uv_file)descriptor) != UV_TTY) {
+    luaL_pushfail(L);
+    return 1;
+  }
   int columns = terminal_columns((int)descriptor);
   lua_pushinteger(L, columns > 0 ? columns : 80);
   return 1;

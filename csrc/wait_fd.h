@@ -25,7 +25,7 @@ typedef void (*concur_fd_ready)(void *owner, int events);
    is always ready (regular files).  *watch is valid until `ready` is called, the watch is stopped,
    or the loop closes: then it is forgotten without a call. */
 int concur_fd_watch_start(concur_loop *loop, int fd, int events, concur_fd_ready ready, void *owner,
-                          concur_fd_watch **watch);
+                          concur_fd_watch **result);
 /* Takes the watch off: `ready` will not be called. */
 void concur_fd_watch_stop(concur_fd_watch *watch);
 

@@ -39,16 +39,16 @@ static int l_print(lua_State *L) {
   size_t size;
   const char *text = lua_tolstring(L, -1, &size);
   fwrite(text, 1, size, stdout);
-  fflush(stdout);
+  (void)fflush(stdout);
   return 0;
 }
 
 static void report_exit(const concur_worker *worker, int code) {
   const concur_call *call = worker->call;
   bool named = call != NULL && call->name != NULL;
-  fprintf(stderr, "concur: os.exit(%d) was called by %s%s%s in a worker of %s: the program ends\n",
-          code, named ? "job '" : "", call != NULL ? concur_call_title(call) : "the pool's init",
-          named ? "'" : "", worker->settings->name);
+  (void)fprintf(stderr,
+                "concur: os.exit(%d) was called by %s%s%s in a worker of %s: the program ends\n", code, named ? "job '" : "", call != NULL ? concur_call_title(call) : "the pool's init",
+                named ? "'" : "", worker->settings->name);
 }
 
 /* os.exit: ends the program and says who did it.  The other threads are not waited for, and exit()
@@ -59,8 +59,8 @@ static int l_exit(lua_State *L) {
   int code = lua_isboolean(L, 1) ? (lua_toboolean(L, 1) ? EXIT_SUCCESS : EXIT_FAILURE)
                                  : (int)luaL_optinteger(L, 1, EXIT_SUCCESS);
   if (!worker->settings->kind->flat) report_exit(worker, code);
-  fflush(stdout);
-  fflush(stderr);
+  (void)fflush(stdout);
+  (void)fflush(stderr);
   _Exit(code);
 }
 
@@ -258,7 +258,7 @@ static concur_worker *worker_new(concur_worker_settings *settings, concur_thread
   worker->settings = settings;
   concur_worker_settings_retain(worker->settings);
   char title[32];
-  snprintf(title, sizeof title, "%.24s-%u", worker->settings->name, (unsigned)thread->number);
+  (void)snprintf(title, sizeof title, "%.24s-%u", worker->settings->name, (unsigned)thread->number);
   concur_platform_name_thread(title);
   if (has_memory) worker->L = state_new(&worker->memory);
   if (worker->L == NULL) goto fail;
