@@ -301,17 +301,29 @@ shuffled: $(TEST_BUILDS)
 soaked: $(MODULE) $(TESTHOST)
 	$(RUN) CONCUR_BUILD=$(BUILD) $(ASAN_ENV) $(TESTHOST) spec/soak.lua $(MINUTES) $(CONCUR_SEED)
 
-analyzed: $(SOURCES:csrc/%.c=$(BUILD)/analyzed/%.gcc) $(SOURCES:csrc/%.c=$(BUILD)/analyzed/%.tidy)
+ANALYZED := $(SOURCES:%.c=%) $(basename $(wildcard $(addsuffix /*.c,examples/capi spec/capi \
+	spec/host fuzz bench/echo bench/harness)))
+analyzed: $(ANALYZED:%=$(BUILD)/analyzed/%.gcc) $(ANALYZED:%=$(BUILD)/analyzed/%.tidy)
 
-ANALYZE_FLAGS = $(filter-out $(CC),$(COMPILE)) -include scripts/analyze.h -DANALYZING_$*
+ANALYZE_FLAGS = $(filter-out $(CC),$(COMPILE)) -iquote csrc \
+	-include scripts/analyze.h -DANALYZING_$(notdir $*)
+ANALYZE_GCC = -fanalyzer -Wnull-dereference -Wduplicated-cond -Wduplicated-branches -Wlogical-op
+# All that clang knows, but for: other people's style (declarations in the middle, padding, macros of
+# the system); casts, which container_of and Lua's continuations are made of; `return luaL_error()`,
+# whose return is never reached, and what could be said of functions that end so.
+ANALYZE_CLANG = -Weverything -Wno-declaration-after-statement -Wno-padded \
+	-Wno-disabled-macro-expansion -Wno-atomic-implicit-seq-cst -Wno-reserved-identifier \
+	-Wno-reserved-macro-identifier -Wno-bad-function-cast -Wno-cast-qual \
+	-Wno-unreachable-code-return -Wno-unreachable-code-break -Wno-missing-noreturn
+ANALYZE_HEADERS := scripts/analyze.h $(wildcard csrc/*.h include/*.h)
 
-$(BUILD)/analyzed/%.gcc: csrc/%.c $(wildcard csrc/*.h)
+$(BUILD)/analyzed/%.gcc: %.c $(ANALYZE_HEADERS)
 	@mkdir -p $(@D)
-	gcc $(ANALYZE_FLAGS) -Werror -fanalyzer -c -o $@ $<
+	gcc $(ANALYZE_FLAGS) -Werror $(ANALYZE_GCC) -c -o $@ $<
 
-$(BUILD)/analyzed/%.tidy: csrc/%.c .clang-tidy $(wildcard csrc/*.h)
+$(BUILD)/analyzed/%.tidy: %.c .clang-tidy $(ANALYZE_HEADERS)
 	@mkdir -p $(@D)
-	clang-tidy --quiet --warnings-as-errors='*' $< -- $(ANALYZE_FLAGS)
+	clang-tidy --quiet --warnings-as-errors='*' $< -- $(ANALYZE_FLAGS) $(ANALYZE_CLANG)
 	@touch $@
 
 covered: $(MODULE) $(TEST_BUILDS)

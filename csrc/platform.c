@@ -59,14 +59,13 @@ void concur_platform_hold_standard_streams(void) {
 
 #ifdef __linux__
 
-/* Reads "<quota> <period>" (cgroup v2) or one number from a file; false if there is none. */
-static bool file_read(const char *path, const char *format, long long *first, long long *second) {
+/* Reads up to two numbers from the start of a file; returns how many there are. */
+static int file_read(const char *path, long long *first, long long *second) {
   FILE *file = fopen(path, "r");
-  if (file == NULL) return false;
-  int wanted = second != NULL ? 2 : 1;
-  int count = second != NULL ? fscanf(file, format, first, second) : fscanf(file, format, first);
+  if (file == NULL) return 0;
+  int count = fscanf(file, "%lld %lld", first, second); /* NOLINT(cert-err34-c): of the kernel */
   (void)fclose(file);
-  return count == wanted;
+  return count;
 }
 
 static uint32_t quota_to_cpus(uint32_t cpus, long long quota, long long period) {
@@ -94,14 +93,14 @@ static uint32_t limit_by_cgroup(uint32_t cpus) {
     char path[640];
     long long quota, period;
     (void)snprintf(path, sizeof path, "/sys/fs/cgroup%s/cpu.max", group);
-    if (file_read(path, "%lld %lld", &quota, &period)) cpus = quota_to_cpus(cpus, quota, period);
+    if (file_read(path, &quota, &period) == 2) cpus = quota_to_cpus(cpus, quota, period);
     char *slash = strrchr(group, '/');
     if (slash == NULL) break;
     *slash = '\0';
   }
-  long long quota, period;
-  if (file_read("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "%lld", &quota, NULL) &&
-      file_read("/sys/fs/cgroup/cpu/cpu.cfs_period_us", "%lld", &period, NULL)) {
+  long long quota, period, nothing;
+  if (file_read("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", &quota, &nothing) == 1 &&
+      file_read("/sys/fs/cgroup/cpu/cpu.cfs_period_us", &period, &nothing) == 1) {
     cpus = quota_to_cpus(cpus, quota, period);
   }
   return cpus;

@@ -30,6 +30,8 @@ concur_node *concur_list_pop(concur_node *head);
 
 #include "../csrc/support.h"
 
+/* NOLINTBEGIN(readability-redundant-declaration): they say more than the ones in the headers. */
+
 /* These raise. */
 __attribute__((noreturn)) int luaL_error(lua_State *L, const char *format, ...);
 __attribute__((noreturn)) int luaL_argerror(lua_State *L, int argument, const char *message);
@@ -50,5 +52,7 @@ __attribute__((returns_nonnull)) const char *luaL_checklstring(lua_State *L, int
 __attribute__((returns_nonnull)) void *concur_class_new(lua_State *L,
                                                         const concur_runtime *runtime,
                                                         concur_class class, size_t size, int values);
+
+/* NOLINTEND(readability-redundant-declaration) */
 
 #endif
