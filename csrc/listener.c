@@ -78,14 +78,16 @@ static const char *path_of(const concur_address *address) {
 }
 
 static void unlink_path(const concur_address *address) {
-  if (path_of(address) != NULL) (void)unlink(path_of(address));
+  const char *path = path_of(address);
+  if (path != NULL) (void)unlink(path);
 }
 
 /* Remembers the file that bind made, so that closing removes it: but not another one of that name. */
 static void remember_path(listener *self, const concur_address *address) {
   struct stat info;
-  if (path_of(address) == NULL) return;
-  (void)snprintf(self->path, sizeof self->path, "%s", path_of(address));
+  const char *path = path_of(address);
+  if (path == NULL) return;
+  (void)snprintf(self->path, sizeof self->path, "%s", path);
   if (stat(self->path, &info) == 0) {
     self->device = info.st_dev;
     self->inode = info.st_ino;

@@ -89,7 +89,7 @@ static void read_all(const uint8_t *input, size_t size, size_t piece, reading *r
   char separator[MOST_SEPARATOR];
   memcpy(separator, input, sizeof separator);
   const uint8_t *recipes = input + MOST_SEPARATOR;
-  const uint8_t *rest = recipes + 2 * READS;
+  const uint8_t *rest = recipes + (size_t)2 * READS;
   size_t left = size - (size_t)(rest - input);
   concur_bytes bytes = {NULL, 0, 0, 0};
   if (piece == 0) piece = left + 1;
@@ -98,7 +98,7 @@ static void read_all(const uint8_t *input, size_t size, size_t piece, reading *r
     left = 0;
   }
   for (int i = 0; i < READS; i++) {
-    readings[i] = read_once(scan_of(recipes + 2 * i, separator), &bytes, &rest, &left, piece);
+    readings[i] = read_once(scan_of(recipes + (ptrdiff_t)2 * i, separator), &bytes, &rest, &left, piece);
   }
   concur_bytes_free(&bytes);
 }

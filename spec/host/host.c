@@ -300,6 +300,7 @@ static void raise_interrupted(lua_State *L, lua_Debug *record) {
 
 static void on_sigint(int number) {
   (void)signal(number, SIG_DFL); /* a second one ends the process */
+  /* NOLINTNEXTLINE(bugprone-signal-handler,cert-sig30-c): Lua allows it, and lua.c does it */
   lua_sethook(interrupted_state, raise_interrupted,
               LUA_MASKCALL | LUA_MASKRET | LUA_MASKLINE | LUA_MASKCOUNT, 1);
 }
