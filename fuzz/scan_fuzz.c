@@ -98,7 +98,8 @@ static void read_all(const uint8_t *input, size_t size, size_t piece, reading *r
     left = 0;
   }
   for (int i = 0; i < READS; i++) {
-    readings[i] = read_once(scan_of(recipes + (ptrdiff_t)2 * i, separator), &bytes, &rest, &left, piece);
+    const uint8_t *recipe = recipes + (ptrdiff_t)2 * i;
+    readings[i] = read_once(scan_of(recipe, separator), &bytes, &rest, &left, piece);
   }
   concur_bytes_free(&bytes);
 }
