@@ -72,7 +72,7 @@ static void on_closing(lua_State *co, lua_Debug *frame) {
   (void)frame;
   lua_sethook(co, NULL, 0, 0);
   lua_pushlightuserdata(co, &closing_mark);
-  (void)lua_error(co);
+  lua_error(co);
 }
 
 /* ---- calling ---- */

@@ -388,6 +388,7 @@ static int l_signal_number(lua_State *L) {
   return 1;
 }
 
+/* NOLINTNEXTLINE(readability-redundant-declaration): not every system declares it */
 extern char **environ;
 
 /* core.environment() -> table of the variables of this process */
