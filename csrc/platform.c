@@ -15,6 +15,7 @@
 #ifndef _WIN32
 #include <dlfcn.h>
 #include <pthread.h>
+#include <sys/socket.h>
 #include <unistd.h>
 #endif
 
@@ -149,6 +150,16 @@ ssize_t concur_platform_read(uv_os_fd_t fd, void *buffer, size_t size) {
   (void)fd, (void)buffer, (void)size;
   return UV_ENOTSUP;
 }
+
+ssize_t concur_platform_receive(uv_os_fd_t fd, void *buffer, size_t size) {
+  (void)fd, (void)buffer, (void)size;
+  return UV_ENOTSUP;
+}
+
+ssize_t concur_platform_send(uv_os_fd_t fd, const uv_buf_t *parts, unsigned count) {
+  (void)fd, (void)parts, (void)count;
+  return UV_ENOTSUP;
+}
 #else
 bool concur_platform_reads(void) {
   return true;
@@ -160,5 +171,29 @@ ssize_t concur_platform_read(uv_os_fd_t fd, void *buffer, size_t size) {
     count = read(fd, buffer, size);
   } while (count < 0 && errno == EINTR);
   return count < 0 ? uv_translate_sys_error(errno) : count;
+}
+
+ssize_t concur_platform_receive(uv_os_fd_t fd, void *buffer, size_t size) {
+  ssize_t count;
+  do {
+    count = recv(fd, buffer, size, 0);
+  } while (count < 0 && errno == EINTR);
+  return count < 0 ? uv_translate_sys_error(errno) : count;
+}
+
+#ifdef MSG_NOSIGNAL
+#define SEND_FLAGS MSG_NOSIGNAL
+#else
+#define SEND_FLAGS 0 /* SIGPIPE is ignored (stream.c) */
+#endif
+
+ssize_t concur_platform_send(uv_os_fd_t fd, const uv_buf_t *parts, unsigned count) {
+  struct msghdr message = {.msg_iov = (struct iovec *)(uintptr_t)parts, .msg_iovlen = count};
+  ssize_t sent;
+  do {
+    sent = count == 1 ? send(fd, parts[0].base, parts[0].len, SEND_FLAGS)
+                      : sendmsg(fd, &message, SEND_FLAGS);
+  } while (sent < 0 && errno == EINTR);
+  return sent < 0 ? uv_translate_sys_error(errno) : sent;
 }
 #endif

@@ -41,12 +41,16 @@ uint32_t concur_platform_cpu_count(void);
    by page for the next ones.  Does nothing where it is not known how. */
 void concur_platform_keep_memory(void);
 
-/* True where libuv tells that bytes have arrived before it reads them (it does when it gets no
-   buffer), so that concur_platform_read can do so. */
+/* True where the three functions below work, and libuv tells that bytes have arrived before it reads
+   them (it does when it gets no buffer). */
 bool concur_platform_reads(void);
 
 /* Reads from a non-blocking descriptor: how many bytes, 0 at the end, or a libuv code (UV_EAGAIN). */
 ssize_t concur_platform_read(uv_os_fd_t fd, void *buffer, size_t size);
+/* The same for sockets: a shorter way through the kernel. */
+ssize_t concur_platform_receive(uv_os_fd_t fd, void *buffer, size_t size);
+/* Sends to a non-blocking socket what it takes now: how many bytes, or a libuv code (UV_EAGAIN). */
+ssize_t concur_platform_send(uv_os_fd_t fd, const uv_buf_t *parts, unsigned count);
 
 /* Has the processor fetch what is at the address, which need not be valid, while other work goes on. */
 static inline void concur_platform_prefetch(const void *address) {

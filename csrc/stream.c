@@ -126,6 +126,11 @@ uv_stream_t *concur_stream_handle(concur_stream *stream) {
 
 void concur_stream_opened(concur_stream *stream, unsigned directions) {
   if (stream->state != CONCUR_STREAM_NEW) return;
+  int error = uv_fileno(stream->handle.uv, &stream->fd);
+  if (error != 0) { /* GCOVR_EXCL_START: whoever says "opened" gave it one */
+    concur_stream_fail_opening(stream, error);
+    return;
+  } /* GCOVR_EXCL_STOP */
   stream->state = CONCUR_STREAM_OPEN;
   stream->readable = (directions & CONCUR_STREAM_READABLE) != 0;
   stream->writable = (directions & CONCUR_STREAM_WRITABLE) != 0;
@@ -342,10 +347,7 @@ function Stream:fd() end
 */
 static int l_fd(lua_State *L) {
   concur_stream *stream = concur_stream_check(L, 1);
-  uv_os_fd_t fd;
-  int error = uv_fileno(stream->handle.uv, &fd);
-  if (error != 0) return concur_stream_fail(L, stream, error, "fd");
-  lua_pushinteger(L, (lua_Integer)(intptr_t)fd);
+  lua_pushinteger(L, (lua_Integer)(intptr_t)stream->fd);
   return 1;
 }
 
@@ -369,16 +371,11 @@ static int l_detach(lua_State *L) {
     return concur_error_raise(L, concur_runtime_of(L), "InvalidState",
                               "cannot detach: something is unsent or a task waits in the stream");
   }
-  uv_os_fd_t fd;
-  int error = uv_fileno(stream->handle.uv, &fd);
-  int copy = -1;
+  concur_stream_settle(stream);
   lua_pushlstring(L, concur_bytes_data(&stream->in), stream->in.size);
   if (stream->state != CONCUR_STREAM_OPEN) return concur_stream_fail_closed(L); /* a finalizer */
-  if (error == 0) {
-    copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
-    if (copy < 0) error = uv_translate_sys_error(errno);
-  }
-  if (error != 0) return concur_stream_fail(L, stream, error, "detach");
+  int copy = fcntl(stream->fd, F_DUPFD_CLOEXEC, 0);
+  if (copy < 0) return concur_stream_fail(L, stream, uv_translate_sys_error(errno), "detach");
   concur_stream_finish(stream);
   lua_pushinteger(L, copy);
   lua_insert(L, -2);

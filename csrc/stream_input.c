@@ -117,10 +117,10 @@ bool concur_stream_may_receive(const concur_stream *stream) {
 }
 
 size_t concur_stream_receive(concur_stream *stream, void *buffer, size_t size) {
-  uv_os_fd_t fd;
+  ssize_t count = stream->kind == CONCUR_STREAM_TCP
+                      ? concur_platform_receive(stream->fd, buffer, size)
+                      : concur_platform_read(stream->fd, buffer, size);
   stream->arrived = false;
-  if (uv_fileno(stream->handle.uv, &fd) != 0) return 0;
-  ssize_t count = concur_platform_read(fd, buffer, size);
   if (count > 0) {
     stream->arrived = (size_t)count == size; /* there may be more */
     return (size_t)count;
@@ -173,6 +173,10 @@ void concur_stream_consume(concur_stream *stream, size_t count) {
   }
 }
 
+void concur_stream_settle(concur_stream *stream) {
+  if (stream->hub->holder == stream) settle_slab(stream->hub);
+}
+
 void concur_stream_close_read(concur_stream *stream) {
   if (stream->hub->holder == stream) stream->hub->holder = NULL;
   pause_reading(stream);
@@ -189,8 +193,8 @@ concur_stream *concur_stream_read_from(lua_State *L) {
   } else if (!stream->readable) {
     (void)concur_stream_fail(L, stream, UV_EBADF, "reading");
     stream = NULL;
-  } else if (stream->hub->holder == stream) {
-    settle_slab(stream->hub); /* memory was short when its string was made */
+  } else {
+    concur_stream_settle(stream);
   }
   return stream;
 }

@@ -216,7 +216,9 @@ static int l_limit(lua_State *L) {
 function Stream:buffered() end
 */
 static int l_buffered(lua_State *L) {
-  lua_pushinteger(L, (lua_Integer)concur_stream_check(L, 1)->in.size);
+  concur_stream *stream = concur_stream_check(L, 1);
+  concur_stream_settle(stream);
+  lua_pushinteger(L, (lua_Integer)stream->in.size);
   return 1;
 }
 

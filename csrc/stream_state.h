@@ -37,6 +37,8 @@ typedef struct concur_hub {
   char slab[64 * 1024];  /* where reads go to first */
 } concur_hub;
 
+/* What every read and write touches lies together: with a thousand connections each line of memory is
+   one more that has left the processor's cache. */
 struct concur_stream {
   concur_handle handle; /* `owner` is the box */
   union {
@@ -46,45 +48,45 @@ struct concur_stream {
   } uv;
   concur_loop *loop;
   concur_hub *hub;
-  uint8_t kind;  /* concur_stream_kind */
-  uint8_t state; /* concur_stream_state */
-  bool readable; /* directions that were opened */
+  uv_os_fd_t fd;     /* the handle's, once it is OPEN */
+  uint8_t kind;      /* concur_stream_kind */
+  uint8_t state;     /* concur_stream_state */
+  bool readable;     /* directions that were opened */
   bool writable;
-  char peer[64]; /* for messages; may be empty */
+  bool reading;      /* uv_read_start is in force */
+  bool read_ended;   /* end of file, or read_error */
+  bool direct;       /* the reader takes one result, and receives it itself if `in` is empty */
+  bool arrived;      /* there may be bytes for it to receive */
+  bool in_flight;    /* `write` is with libuv */
+  bool unbuffered;   /* setvbuf("no") */
+  bool ending;       /* shutdown was asked for */
+  bool ended;        /* and is done */
+  bool shutting;     /* `shutdown` is with libuv */
+  bool error_told;   /* a script was told of write_error: closing does not tell it again */
 
-  /* reading */
-  bool reading;         /* uv_read_start is in force */
-  bool read_ended;      /* end of file, or read_error */
-  int read_error;       /* libuv code; 0: none */
   concur_bytes in;      /* arrived, not read yet */
   concur_fiber *reader; /* parked in a read; NULL: none */
   concur_scan scan;     /* what the reader looks for, behind `scan_from` bytes of `in` */
   size_t scan_from;
-  bool direct;          /* the reader takes one result, and receives it itself if `in` is empty */
-  bool arrived;         /* there may be bytes for it to receive */
-  size_t limit;         /* the most that one read may return, where the read itself says no limit */
-  size_t in_high;       /* reading pauses with so much in `in` ... */
-  size_t in_low;        /* ... and goes on when a read left so little */
+  int read_error;       /* libuv code; 0: none */
 
-  /* writing */
+  int write_error;       /* libuv code; 0: none */
+  uint64_t tick;         /* hub->tick when a write last went out directly */
   concur_bytes gathered; /* accepted, not handed to libuv yet */
+  size_t out_high;       /* a write waits while so much is unsent ... */
+  size_t out_low;        /* ... until it is so little */
+
+  size_t limit;          /* the most that one read may return, where the read itself says no limit */
+  size_t in_high;        /* reading pauses with so much in `in` ... */
+  size_t in_low;         /* ... and goes on when a read left so little */
   concur_bytes sending;  /* the bytes of `write` */
   uv_write_t write;
-  bool in_flight;        /* `write` is with libuv */
-  int write_error;       /* libuv code; 0: none */
-  bool error_told;       /* a script was told of it: closing does not tell it again */
-  uint64_t tick;         /* hub->tick when a write last went out directly */
   concur_node dirty;     /* in hub->dirty */
   concur_node writers;   /* wait for room */
   concur_node drainers;  /* wait until all is sent: flush, shutdown, close */
-  size_t out_high;       /* a write waits while so much is unsent ... */
-  size_t out_low;        /* ... until it is so little */
-  bool unbuffered;       /* setvbuf("no") */
-  bool ending;           /* shutdown was asked for */
-  bool ended;            /* and is done */
-  bool shutting;         /* `shutdown` is with libuv */
   uv_shutdown_t shutdown;
   concur_timer linger;   /* CLOSING ends when it fires */
+  char peer[64];         /* for messages; may be empty */
 };
 
 static inline concur_stream *concur_stream_of(const void *uv_handle) {
@@ -104,6 +106,8 @@ void concur_stream_finish(concur_stream *stream);
 
 extern const luaL_Reg concur_stream_read_methods[];
 extern const luaL_Reg concur_stream_read_some_methods[];
+/* Moves to `in` what the slab holds for the stream since memory was short for a string of it. */
+void concur_stream_settle(concur_stream *stream);
 /* Wakes a parked reader because the stream closes; frees what was not read. */
 void concur_stream_close_read(concur_stream *stream);
 

@@ -12,6 +12,7 @@
 #include <stdio.h>
 
 #include "parking.h"
+#include "platform.h"
 #include "stream_state.h"
 
 enum { GATHER_LIMIT = 16 * 1024, MOST_PARTS = 16 };
@@ -50,6 +51,14 @@ static uv_buf_t part_of(const char *data, size_t size) {
   part.base = (char *)(uintptr_t)data;
   part.len = size;
   return part;
+}
+
+/* Sends what the system takes now, while nothing is with libuv: how many bytes, or a libuv code. */
+static ssize_t try_write(concur_stream *stream, const uv_buf_t *parts, unsigned count) {
+  if (stream->kind == CONCUR_STREAM_TCP && concur_platform_reads()) {
+    return concur_platform_send(stream->fd, parts, count);
+  }
+  return uv_try_write(&stream->uv.stream, parts, count);
 }
 
 static void fail_writing(concur_stream *stream, int error) {
@@ -137,9 +146,9 @@ void concur_stream_send(concur_stream *stream) {
   if (stream->in_flight || stream->write_error != 0) return;
   if (stream->gathered.size > 0) {
     uv_buf_t buffer = part_of(concur_bytes_data(&stream->gathered), stream->gathered.size);
-    int sent = uv_try_write(&stream->uv.stream, &buffer, 1);
+    ssize_t sent = try_write(stream, &buffer, 1);
     if (sent < 0 && sent != UV_EAGAIN) {
-      fail_writing(stream, sent);
+      fail_writing(stream, (int)sent);
       return;
     }
     if (sent > 0) concur_bytes_consume(&stream->gathered, (size_t)sent);
@@ -187,8 +196,8 @@ static int accept_parts(concur_stream *stream, const uv_buf_t *parts, unsigned c
   size_t sent = 0;
   bool direct = goes_directly(stream, total);
   if (direct) {
-    int result = uv_try_write(&stream->uv.stream, parts, count);
-    if (result < 0 && result != UV_EAGAIN) return result;
+    ssize_t result = try_write(stream, parts, count);
+    if (result < 0 && result != UV_EAGAIN) return (int)result;
     stream->tick = stream->hub->tick;
     if (result > 0) sent = (size_t)result;
     if (sent == total) return 0;

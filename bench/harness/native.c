@@ -304,28 +304,32 @@ static void copy_from(int other, uint64_t turn) {
   memcpy(copies[1 - other][turn % COPIES], copies[other][turn % COPIES], COPY_SIZE);
 }
 
-/* Runs when `copied` is odd, the caller's thread when it is even. */
-static void *copy_back(void *unused) {
-  for (uint64_t turn = 0;; turn++) {
+/* Runs when `copied` is odd, the caller's thread when it is even; ends after `count` turns. */
+static void *copy_back(void *count) {
+  for (uint64_t turn = 0; turn < *(const uint64_t *)count; turn++) {
     while (atomic_load(&copied) != 2 * turn + 1) sched_yield();
     copy_from(0, turn);
     atomic_store(&copied, 2 * turn + 2);
   }
-  return unused;
+  return NULL;
 }
 
 /* copy(n): n times 1 MB to another thread and back, copied once each way, as Lua's strings must. */
 static int l_copy(lua_State *L) {
+  uint64_t count = (uint64_t)luaL_checkinteger(L, 1);
   pthread_t thread;
-  if (copies[0][0] == NULL) {
-    for (int i = 0; i < 2 * COPIES; i++) copies[i / COPIES][i % COPIES] = malloc(COPY_SIZE);
-    if (pthread_create(&thread, NULL, copy_back, NULL) != 0) return luaL_error(L, "no thread");
+  for (int i = 0; i < 2 * COPIES; i++) {
+    char **copy = &copies[i / COPIES][i % COPIES];
+    if (*copy == NULL && (*copy = calloc(1, COPY_SIZE)) == NULL) return luaL_error(L, "no memory");
   }
-  for (lua_Integer left = luaL_checkinteger(L, 1); left > 0; left--) {
-    uint64_t turn = atomic_fetch_add(&copied, 1) / 2;
+  atomic_store(&copied, 0);
+  if (pthread_create(&thread, NULL, copy_back, &count) != 0) return luaL_error(L, "no thread");
+  for (uint64_t turn = 0; turn < count; turn++) {
+    atomic_store(&copied, 2 * turn + 1);
     while (atomic_load(&copied) != 2 * turn + 2) sched_yield();
     copy_from(1, turn);
   }
+  pthread_join(thread, NULL);
   return 0;
 }
 
