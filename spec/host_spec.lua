@@ -196,10 +196,15 @@ describe("a host that forks with busy threads", function()
     end
   ]]
 
-  local children = { "leaves", "uses", "closes", "executes", "forks" }
-  -- ThreadSanitizer itself dies where a child of fork starts threads ("dup thread with used id").
-  if not support.read_file(support.build .. "/flags"):find("-fsanitize=thread", 1, true) then
-    children[#children + 1] = "starts"
+  -- AddressSanitizer's allocator has locks that fork does not take: a child that allocates may wait for
+  -- one for ever. ThreadSanitizer itself dies where a child starts threads ("dup thread with used id").
+  local flags = support.read_file(support.build .. "/flags")
+  local children = { "leaves", "executes" }
+  if not flags:find("-fsanitize=address", 1, true) then
+    table.move({ "uses", "closes", "forks" }, 1, 3, 3, children)
+    if not flags:find("-fsanitize=thread", 1, true) then
+      children[#children + 1] = "starts"
+    end
   end
 
   for _, child in ipairs(children) do

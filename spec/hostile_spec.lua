@@ -620,7 +620,8 @@ describe("hostile Lua does not crash what talks to the outside", function()
   attack("processes and signals ended inside their own callbacks", [[
     local child, it
     local acts = {
-      function() child:close() end, function() child:kill() end, function() child:kill "SIGSTOP" end,
+      function() child:close() end, function() child:kill() end,
+      function() child:kill "SIGSTOP" end,
       function() child.stdout:close() end, function() child.stdin:write "x" end,
       function() it:close() end, function() concur.signal.raise "SIGWINCH" end, function() it() end,
       function() collectgarbage() end, function() error "in a callback" end,
@@ -660,7 +661,8 @@ describe("hostile Lua does not crash what talks to the outside", function()
     local acts = {
       function() error "in a hook" end, function() collectgarbage() end,
       function() pool:shutdown { wait = false } end, function() pool:submit(type, 1):cancel() end,
-      function() pool:stats() end, function() for f in pairs(pool.flying or {}) do f:cancel() end end,
+      function() pool:stats() end,
+      function() for f in pairs(pool.flying or {}) do f:cancel() end end,
       function() concur.sleep(0) end, function() pool:submit("os.exit", 1) end,
     }
     local function act() pcall(acts[math.random(#acts)]) end

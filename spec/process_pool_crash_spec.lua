@@ -65,7 +65,6 @@ describe("a process pool", function()
       ["SIGSEGV"] = { function() os.execute "kill -SEGV $PPID" end, nil, "SIGSEGV" },
       ["a signal without a name"] = { function() os.execute "kill -40 $PPID" end, nil, "SIG40" },
       ["SIGABRT"] = { function() os.execute "kill -ABRT $PPID" end, nil, "SIGABRT" },
-      ["a signal without a name"] = { function() os.execute "kill -40 $PPID" end, nil, "SIG40" },
     } do
       it(name, function()
         local plain = "ASAN_OPTIONS=handle_segv=0:handle_abort=0 TSAN_OPTIONS=handle_segv=0 exec "

@@ -286,14 +286,15 @@ describe("ProcessPoolExecutor", function()
         assert(#file:read "a" == 3, "again")
         return "third"
       end
-      local before = concur.now()
+      local began = concur.now()
       local patient = pool:options { retry = { times = 2, delay = 0.03 } }
       assert.equal("third", patient:run(fails_twice, counter))
-      assert.is_true(concur.now() - before >= 0.03 + 0.06)
+      assert.is_true(concur.now() - began >= 0.03 + 0.06)
       assert.equal(1, pool:stats().processes_started) -- a job that fails is no crash
       -- Cancelled while it waits, it is not tried again.
       support.write_file(counter, "")
-      local future = pool:options({ retry = { times = 2, delay = 60 } }):submit(fails_twice, counter)
+      local slow = pool:options { retry = { times = 2, delay = 60 } }
+      local future = slow:submit(fails_twice, counter)
       while support.read_file(counter) == "" do
         concur.sleep(0.001)
       end
@@ -727,8 +728,8 @@ describe("ProcessPoolExecutor", function()
     local alive = 0
     for _ = 1, 200 do
       alive = 0
-      for pid in io.lines(ids) do
-        if os.execute("kill -0 " .. pid .. " 2>/dev/null") then
+      for id in io.lines(ids) do
+        if os.execute("kill -0 " .. id .. " 2>/dev/null") then
           alive = alive + 1
         end
       end

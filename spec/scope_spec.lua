@@ -353,7 +353,7 @@ describe("nested scopes", function()
     assert.is_false(inner:cancelled_caught())
   end)
 
-  it("a shield that goes up when a wait was taken off already does not keep the request out", function()
+  it("a shield that goes up when a wait was taken off does not keep the request out", function()
     local outer, inner
     local task = concur.spawn(concur.cancel_scope, function(scope)
       outer = scope

@@ -36,11 +36,12 @@ describe("an encode function that is called by submit", function()
         return setmetatable({}, { __transfer = function() closes() return tostring, 1 end })
       end
       for _, size in ipairs { 0, 3 } do
-        local pool = concur.ThreadPoolExecutor { workers = 1, queue_size = size > 0 and size or nil }
+        local options = { workers = 1, queue_size = size > 0 and size or nil }
+        local pool = concur.ThreadPoolExecutor(options)
         local ok, e = pcall(pool.submit, pool, "type", value_that(function() pool:shutdown() end))
         assert(not ok and errors.is(e, "Closed"), e)
 
-        pool = concur.ThreadPoolExecutor { workers = 1, queue_size = size > 0 and size or nil }
+        pool = concur.ThreadPoolExecutor(options)
         ok, e = pcall(pool.submit, pool, "type", value_that(function()
           concur.get_event_loop():close()
         end))
