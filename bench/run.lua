@@ -166,28 +166,37 @@ local function take_sample(workload, name, options)
   return stats.median(clock == "cpu" and cpu or wall)
 end
 
--- All samples of a workload, the implementations in turn: {name = {one for each round}}.
-local function measure(workload, names, options)
-  local samples, failed = {}, {}
-  for _, name in ipairs(names) do
-    samples[name] = {}
-  end
-  for _ = 1, options.rounds do
-    for _, name in ipairs(names) do
-      if not failed[name] then
-        local sample, problem = take_sample(workload, name, options)
-        if sample then
-          table.insert(samples[name], sample)
-        else
-          failed[name] = problem
-        end
+-- One more sample of each implementation of a workload, unless it has failed.
+local function take_turns(run, options)
+  for _, name in ipairs(run.names) do
+    if not run.failed[name] then
+      local sample, problem = take_sample(run.workload, name, options)
+      if sample then
+        table.insert(run.samples[name], sample)
+      else
+        run.failed[name] = problem
+        run.samples[name] = nil
       end
     end
   end
-  for name in pairs(failed) do
-    samples[name] = nil
+end
+
+-- All samples of all workloads: a list of {workload, names, samples = {name = {one for each round}},
+-- failed = {name = problem}}. A round is one sample of everything, so that what the machine does for
+-- a minute is in the spread of every row, and not in the median of one.
+local function measure(chosen, options)
+  for _, run in ipairs(chosen) do
+    run.samples, run.failed = {}, {}
+    for _, name in ipairs(run.names) do
+      run.samples[name] = {}
+    end
   end
-  return samples, failed
+  for round = 1, options.rounds do
+    io.stderr:write(("round %d of %d\n"):format(round, options.rounds))
+    for _, run in ipairs(chosen) do
+      take_turns(run, options)
+    end
+  end
 end
 
 -- Whether each goal of the workload is met; without a ratio where one side was not measured.
@@ -276,12 +285,17 @@ for _, name in ipairs(peers.order) do
 end
 print(("%d rounds, %g s a sample, median (min to max)"):format(options.rounds, options.seconds))
 
-local results, any_failed = {}, false
+local chosen = {}
 for i, workload in ipairs(workloads) do
-  local names = choose(workload, present, options.only)
-  local samples, failed = measure(workload, names, options)
+  chosen[i] = { workload = workload, names = choose(workload, present, options.only) }
+end
+measure(chosen, options)
+
+local results, any_failed = {}, false
+for i, run in ipairs(chosen) do
+  local workload, samples, failed = run.workload, run.samples, run.failed
   local verdicts = judge(workload, samples)
-  report.print_workload(workload, names, samples, failed, verdicts)
+  report.print_workload(workload, run.names, samples, failed, verdicts)
   any_failed = any_failed or next(failed) ~= nil
   results[i] = {
     name = workload.name,

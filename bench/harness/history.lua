@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- The ratios of the last run on this machine, and whether they are still the same.
+-- The ratios of the last run on this machine, and whether they are still the same: two runs agree in a
+-- ratio when the median of one of them lies within the spread of the other.
 
 local stats = require "harness.stats"
 
@@ -32,7 +33,11 @@ local function write(path, machine, rows)
   end
 end
 
----Prints the ratios to concur that have left the spread of the last run, and stores this run's.
+local function within(value, spread)
+  return value >= spread.min and value <= spread.max
+end
+
+---Prints the ratios to concur in which this run and the last one do not agree, and stores this run's.
 ---@param path string
 ---@param machine table
 ---@param results table[] of bench/run.lua
@@ -46,11 +51,12 @@ function history.compare(path, machine, results)
       if name ~= "concur" and result.samples.concur then
         local key = result.name .. " " .. name
         local now, before = stats.ratio(samples, result.samples.concur), rows[key]
-        if before and (now.median < before.min or now.median > before.max) then
-          moved[#moved + 1] = ("  %-18s %-8s was %.2f (%.2f to %.2f), is %.2f"):format(result.name,
-            name, before.median, before.min, before.max, now.median)
-        elseif before then
+        if before and (within(now.median, before) or within(before.median, now)) then
           agreed = agreed + 1
+        elseif before then
+          moved[#moved + 1] = ("  %-18s %-8s was %.2f (%.2f to %.2f), is %.2f (%.2f to %.2f)")
+            :format(result.name, name, before.median, before.min, before.max, now.median, now.min,
+              now.max)
         end
         rows[key] = now
       end
@@ -58,7 +64,7 @@ function history.compare(path, machine, results)
   end
   if had_rows then
     table.sort(moved)
-    print(("\nCompared with the last run on this machine: %d ratios within its spread, %d outside")
+    print(("\nCompared with the last run on this machine: %d ratios agree, %d do not")
       :format(agreed, #moved))
     for _, line in ipairs(moved) do
       print(line)

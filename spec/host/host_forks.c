@@ -49,7 +49,7 @@ static void execute(void) {
 }
 
 static void wait_for(pid_t child) {
-  int status;
+  int status = 0;
   if (child < 0 || waitpid(child, &status, 0) != child) die("no child");
   if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
     fprintf(stderr, "host_forks: the child ended with status %#x\n", (unsigned)status);
