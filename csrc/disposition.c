@@ -29,8 +29,8 @@ typedef struct disposition {
   atomic_uint receivers;
   atomic_uint arrived; /* for receivers: a count */
   atomic_uint taken;   /* the latest of them that a receiver took */
-  atomic_bool nobodys; /* one came when nobody wanted it any more */
   uint32_t users;      /* guarded: receivers, and the driver */
+  atomic_bool nobodys; /* one came when nobody wanted it any more */
   bool installed;      /* guarded */
 } disposition;
 

@@ -113,10 +113,6 @@ void concur_executor_collect(lua_State *L, concur_runtime *runtime);
    In thread_pool.c. */
 void concur_executor_open(lua_State *L, concur_runtime *runtime);
 
-/* Closes this state's pools and forgets its calls; see CORE.md, Close, steps 3 to 5.  Idempotent;
-   afterwards the state can make new pools (after EventLoop:close). */
-void concur_executor_close(lua_State *L, concur_runtime *runtime);
-
 #pragma GCC visibility pop
 
 #endif

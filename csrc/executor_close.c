@@ -8,6 +8,7 @@
 
 #include "call_future.h"
 #include "pool_wait.h"
+#include "run.h"
 
 /* How long closing a state waits for jobs that were asked to stop. */
 #define CLOSE_GRACE_NS UINT64_C(2000000000)

@@ -22,7 +22,8 @@ void concur_holding_end(concur_holding *holding) {
 }
 
 void concur_holdings_end(concur_runtime *runtime) {
-  while (!concur_list_empty(&runtime->holdings)) {
-    concur_holding_end(concur_container_of(runtime->holdings.next, concur_holding, node));
+  concur_node *node;
+  while ((node = concur_list_pop(&runtime->holdings)) != NULL) {
+    concur_holding_end(concur_container_of(node, concur_holding, node));
   }
 }

@@ -50,7 +50,7 @@ static void add_key(lua_State *L, luaL_Buffer *buffer, int key) {
       (void)lua_integer2str(number, sizeof number, (LUAI_UACINT)integer);
     } else {
       lua_Number value = lua_tonumber(L, key);
-      snprintf(number, sizeof number, LUA_NUMBER_FMT, (LUAI_UACNUMBER)value);
+      (void)snprintf(number, sizeof number, LUA_NUMBER_FMT, (LUAI_UACNUMBER)value);
     }
     luaL_addchar(buffer, '[');
     luaL_addstring(buffer, number);

@@ -411,7 +411,7 @@ void concur_child_check_attached(concur_child *child, uint64_t now_ns) {
     child->attach_by_ns = CONCUR_NEVER;
   } else if (now_ns >= child->attach_by_ns && !child->ended && !child->ending) {
     char text[sizeof child->complaint];
-    snprintf(text, sizeof text,
+    (void)snprintf(text, sizeof text,
              "did not attach to its pool within %g s: '%.60s' must call "
              "require(\"concur.process_worker\").run()",
              (double)command->start_ns / 1e9, command->args[0]);

@@ -19,7 +19,8 @@ void concur_run_close(lua_State *L, concur_runtime *runtime);
    pools are still there. */
 void concur_capi_close(lua_State *L, concur_runtime *runtime);
 
-/* [executor.c] Stops jobs and lets go of pools; called while the loop is still there. */
+/* [executor_close.c] Closes this state's pools and forgets its calls; called while the loop is still
+   there.  Idempotent; afterwards the state can make new pools (after EventLoop:close). */
 void concur_executor_close(lua_State *L, concur_runtime *runtime);
 
 /* [process.c] Ends what still runs, within its grace time, and reaps it; called while the loop is

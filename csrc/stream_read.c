@@ -16,7 +16,7 @@ static concur_scan format_of(lua_State *L, int index, size_t limit) {
     scan.limit = concur_size_from(count);
     return scan;
   }
-  if (lua_type(L, index) != LUA_TSTRING) (void)luaL_typeerror(L, index, "format");
+  if (lua_type(L, index) != LUA_TSTRING) luaL_typeerror(L, index, "format");
   const char *name = lua_tostring(L, index);
   if (*name == '*') name++; /* as Lua 5.2 wrote them */
   switch (*name) {
@@ -24,7 +24,7 @@ static concur_scan format_of(lua_State *L, int index, size_t limit) {
   case 'L': scan.kind = CONCUR_SCAN_LINE_END; break;
   case 'n': scan.kind = CONCUR_SCAN_NUMBER; break;
   case 'a': scan.kind = CONCUR_SCAN_ALL; break;
-  default: (void)luaL_argerror(L, index, "invalid format");
+  default: luaL_argerror(L, index, "invalid format");
   }
   return scan;
 }

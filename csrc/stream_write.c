@@ -269,7 +269,7 @@ static void check_strings(lua_State *L) {
   for (int index = 2; index <= last; index++) {
     if (lua_type(L, index) == LUA_TNUMBER && !lua_isinteger(L, index) && LUA_VERSION_NUM < 505) {
       char text[64];
-      snprintf(text, sizeof text, LUA_NUMBER_FMT, (LUAI_UACNUMBER)lua_tonumber(L, index));
+      (void)snprintf(text, sizeof text, LUA_NUMBER_FMT, (LUAI_UACNUMBER)lua_tonumber(L, index));
       lua_pushstring(L, text);
       lua_replace(L, index);
     }

@@ -98,8 +98,9 @@ bool concur_task_kill(lua_State *L, concur_task *task) {
   concur_body *body = task->body;
   if (body == NULL || !can_kill(body)) return false;
   if (concur_in_finalizer(L)) { /* any allocation may run one, also in the middle of a spawn */
-    return concur_error_raise(L, body->fiber.scheduler->runtime, "InvalidState",
-                              "cannot kill a task in a finalizer (__gc): cancel it instead");
+    concur_error_raise(L, body->fiber.scheduler->runtime, "InvalidState",
+                       "cannot kill a task in a finalizer (__gc): cancel it instead");
+    return false; /* never */
   }
   concur_fiber *fiber = &body->fiber;
   concur_scheduler *scheduler = fiber->scheduler;
@@ -111,9 +112,10 @@ bool concur_task_kill(lua_State *L, concur_task *task) {
     return !queued;
   }
   if (scheduler->kills >= DEEPEST_KILL) {
-    return concur_error_raise(L, runtime, "InvalidState",
-                              "more than %d kills inside each other, each in a <close> variable "
-                              "of the one before", DEEPEST_KILL);
+    concur_error_raise(L, runtime, "InvalidState",
+                       "more than %d kills inside each other, each in a <close> variable of the one "
+                       "before", DEEPEST_KILL);
+    return false; /* never */
   }
   concur_fiber_detach(fiber);
   concur_body_push_task(L, runtime, body);

@@ -38,7 +38,7 @@ static int l_print(lua_State *L) {
   luaL_pushresult(&line);
   size_t size;
   const char *text = lua_tolstring(L, -1, &size);
-  fwrite(text, 1, size, stdout);
+  (void)fwrite(text, 1, size, stdout);
   (void)fflush(stdout);
   return 0;
 }
