@@ -143,8 +143,8 @@ CONCUR_RARE static int refuse_resume(lua_State *L, concur_fiber *fiber) {
 
 /* Continuation of every parked task. */
 static int on_resume(lua_State *L, int status, lua_KContext context) {
-  (void)status;
   concur_fiber *fiber = (concur_fiber *)context;
+  if (status != LUA_YIELD) return concur_fiber_stay(L, NULL, context, on_resume);
   bool due = fiber->scheduler->current == fiber && fiber->leaf == L &&
              fiber->state == CONCUR_FIBER_RUNNING && !fiber->quitting;
   return due ? concur_fiber_resume(L, fiber) : refuse_resume(L, fiber);
@@ -158,24 +158,15 @@ int concur_fiber_stay(lua_State *L, const concur_fiber *fiber, lua_KContext cont
                       lua_KFunction again) {
   if (fiber == NULL || !fiber->quitting) return lua_yieldk(L, 0, context, again);
   lua_pushcfunction(L, l_yield);
-  return lua_pcallk(L, 0, 0, 0, context, again);
-}
-
-/* Memory was too short to wait again: then no code of the task's goes on. */
-static void on_code(lua_State *co, lua_Debug *frame) {
-  (void)frame;
-  luaL_error(co, "the task was killed");
+  return lua_pcallk(L, 0, 0, 0, context, again); /* without memory: `again`, and its status says so */
 }
 
 void concur_fiber_quit(lua_State *L, concur_fiber *fiber, lua_State *co) {
   if (co == NULL || lua_status(co) != LUA_YIELD || !lua_checkstack(co, LUA_MINSTACK)) return;
-  lua_Hook hook = lua_gethook(co);
-  int mask = lua_gethookmask(co), count = lua_gethookcount(co), results;
-  lua_sethook(co, on_code, LUA_MASKCOUNT, 1);
+  int results;
   fiber->quitting = true;
   (void)lua_resume(co, L, 0, &results);
   fiber->quitting = false;
-  lua_sethook(co, hook, mask, count);
 }
 
 static int suspend(lua_State *L, concur_fiber *fiber, concur_resume resume) {

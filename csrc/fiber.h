@@ -237,7 +237,9 @@ void concur_fiber_detach(concur_fiber *fiber);
    of a protected call without one. */
 void concur_fiber_quit(lua_State *L, concur_fiber *fiber, lua_State *co);
 
-/* What a continuation of a parked coroutine returns when it was resumed by somebody else. */
+/* What a continuation of a parked coroutine returns when it was resumed by somebody else; it is called
+   again, not with LUA_YIELD, when memory was too short to make a quitting one wait, and calls this
+   with no fiber then. */
 int concur_fiber_stay(lua_State *L, const concur_fiber *fiber, lua_KContext context,
                       lua_KFunction again);
 

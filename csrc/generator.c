@@ -143,10 +143,10 @@ static int generator_resume(lua_State *L, generator *self, int arguments) {
 }
 
 static int generator_continue(lua_State *L, int status, lua_KContext context) {
-  (void)status;
   generator *self = (generator *)context;
   concur_fiber *fiber = self->fiber;
   lua_settop(L, 1);
+  if (status != LUA_YIELD) return concur_fiber_stay(L, NULL, context, generator_continue);
   if (fiber == NULL || fiber->quitting || fiber->scheduler->current != fiber ||
       fiber->state != CONCUR_FIBER_RUNNING || concur_task_of_fiber(fiber)->id != self->task_id) {
     return concur_fiber_stay(L, fiber, context, generator_continue); /* resumed by a stranger */
