@@ -181,12 +181,12 @@ ASAN_BUILD = BUILD=$(BUILD)/asan CFLAGS="-O1 -g -DCONCUR_DEBUG" $(ASAN_FLAGS)
 FAULTS_BUILD = BUILD=$(BUILD)/asan-faults $(ASAN_FLAGS) \
 	CFLAGS="-O1 -g -DCONCUR_DEBUG -DCONCUR_SMALL_BLOCKS=1"
 ASAN_ENV = CONCUR_TIME_SCALE=4 \
-	ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1 \
+	ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1:allocator_may_return_null=1 \
 	UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
 TSAN_BUILD = BUILD=$(BUILD)/tsan CFLAGS="-O1 -g -DCONCUR_DEBUG" \
 	SANITIZE="-fsanitize=thread -fno-omit-frame-pointer"
 TSAN_ENV = CONCUR_TIME_SCALE=8 \
-	TSAN_OPTIONS=halt_on_error=1:suppressions=$(CURDIR)/spec/support/tsan.supp
+	TSAN_OPTIONS=halt_on_error=1:allocator_may_return_null=1:suppressions=$(CURDIR)/spec/support/tsan.supp
 VALGRIND = valgrind -q --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite \
 	--fair-sched=yes
 
