@@ -103,6 +103,7 @@ static int finish(lua_State *L, resumer *self) {
 static int suspend_woken(lua_State *L, concur_fiber *fiber);
 
 static int suspend_park(lua_State *L, concur_fiber *fiber, resumer *self) {
+  (void)concur_scheduler_loop(L, fiber->scheduler); /* the script's function may have closed the loop */
   self->fiber = fiber;
   self->parked = true;
   return concur_fiber_park(L, fiber, &wait_suspend, self, suspend_woken);

@@ -8,8 +8,8 @@
  * control groups are read below the directory ROOT, the process may run on CPUS processors (0: the
  * system does not say), and ONLINE are there.
  */
-#include <dlfcn.h>
 #include <sched.h>
+#include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -35,9 +35,12 @@ int sched_getaffinity(pid_t process, size_t size, cpu_set_t *set) {
   return cpus > 0 ? 0 : -1;
 }
 
+/* The sanitizers ask for other things. */
 long sysconf(int name) {
-  (void)name;
-  return online;
+  if (name == _SC_NPROCESSORS_ONLN) return online;
+  long (*real)(int);
+  *(void **)&real = dlsym(RTLD_NEXT, "sysconf");
+  return real(name);
 }
 
 int main(int argc, char **argv) {
