@@ -14,6 +14,8 @@
 package.path = "bench/?.lua;" .. package.path
 
 local peers = require "harness.peers"
+local system = require "harness.system"
+local workloads = require "harness.workloads"
 
 local BASELINE = "bench/instructions.txt"
 -- How much a row may grow: where Lua, compiler and C library are those of the baseline, and
@@ -79,17 +81,12 @@ local function read_baseline()
   return rows, made_with
 end
 
-local function first_line(command)
-  local pipe <close> = io.popen(command .. " 2>/dev/null")
-  return pipe:read "l" or "unknown"
-end
-
 -- What the counts depend on besides the sources.
 local function toolchain()
   return table.concat({
-    first_line(peers.lua .. " -v"):match "^Lua [%d.]+" or "an unknown Lua",
-    first_line "cc --version",
-    first_line "getconf GNU_LIBC_VERSION",
+    (system.first_line(peers.lua .. " -v") or ""):match "^Lua [%d.]+" or "an unknown Lua",
+    system.first_line "cc --version" or "unknown",
+    system.first_line "getconf GNU_LIBC_VERSION" or "unknown",
   }, "; ")
 end
 
@@ -142,8 +139,7 @@ local results, grown = {}, 0
 for _, row in ipairs(ROWS) do
   local name = row[1]
   if not next(wanted) or wanted[name] then
-    local workload = dofile("bench/workloads/" .. name .. ".lua")
-    workload.name = name
+    local workload = workloads.load(name)
     local result = {
       name = name,
       concur = per_operation(workload, "concur", row, out),

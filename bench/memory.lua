@@ -6,7 +6,10 @@
 -- Of what lives in Lua's heap: what the heap grows by. Of streams and worker threads: what the
 -- process grows by (Linux only).
 
+package.path = "bench/?.lua;" .. package.path
+
 local concur = require "concur"
+local system = require "harness.system"
 
 local function lua_bytes()
   collectgarbage()
@@ -125,7 +128,5 @@ for _, thing in ipairs(THINGS) do
   lines[#lines + 1] = ("| %s | %s | %s%s |"):format(title, with_commas(tostring(count)), figure,
     counter == process_bytes and " (of the process)" or "")
 end
-local path = (os.getenv "CONCUR_BUILD" or "build") .. "/memory.md"
-local file <close> = assert(io.open(path, "w"))
-assert(file:write(table.concat(lines, "\n"), "\n"))
-print("written to " .. path)
+system.write_file((os.getenv "CONCUR_BUILD" or "build") .. "/memory.md",
+  table.concat(lines, "\n") .. "\n")

@@ -2,19 +2,12 @@
 -- Puts the results of bench/run.lua, memory.lua and sweep.lua into docs/performance.md, between its
 -- marks, and their pictures beside it. What the figures mean is written by hand.
 
+package.path = "bench/?.lua;" .. package.path
+
+local system = require "harness.system"
+
 local build = os.getenv "CONCUR_BUILD" or "build"
 local REPORT = "docs/performance.md"
-
-local function read(path)
-  local file <close> = assert(io.open(path))
-  return file:read "a"
-end
-
-local function write(path, text)
-  local file <close> = assert(io.open(path, "w"))
-  assert(file:write(text))
-  print("written to " .. path)
-end
 
 -- Replaces what is between <!-- mark --> and <!-- /mark -->.
 local function splice(text, mark, block)
@@ -25,10 +18,15 @@ local function splice(text, mark, block)
   return text:sub(1, start) .. block .. text:sub(stop)
 end
 
-local text = read(REPORT)
-text = splice(text, "results", read(build .. "/bench.md"))
-text = splice(text, "memory", read(build .. "/memory.md"))
-text = splice(text, "curves", read(build .. "/sweep.md"))
-write(REPORT, text)
-write("docs/performance.svg", read(build .. "/bench.svg"))
-write("docs/growth.svg", read(build .. "/sweep.svg"))
+local text = system.read_file(REPORT)
+for mark, file in pairs {
+  results = "bench.md",
+  echo = "bench-echo.md",
+  memory = "memory.md",
+  curves = "sweep.md",
+} do
+  text = splice(text, mark, system.read_file(build .. "/" .. file))
+end
+system.write_file(REPORT, text)
+system.write_file("docs/performance.svg", system.read_file(build .. "/bench.svg"))
+system.write_file("docs/growth.svg", system.read_file(build .. "/sweep.svg"))

@@ -9,52 +9,25 @@
 package.path = "bench/?.lua;" .. package.path
 
 local chart = require "harness.chart"
+local goals = require "harness.goals"
 local history = require "harness.history"
 local json = require "harness.json"
 local peers = require "harness.peers"
 local report = require "harness.report"
 local stats = require "harness.stats"
-
--- In the order of the report.
-local WORKLOADS = {
-  "sleep0_1",
-  "sleep0_100",
-  "spawn_result",
-  "spawn_gather",
-  "future_ready",
-  "future_handoff",
-  "queue_64",
-  "queue_1",
-  "lock_free",
-  "lock_contended",
-  "event",
-  "timeout",
-  "group",
-  "sleepers",
-  "thread_roundtrip",
-  "thread_throughput",
-  "process_roundtrip",
-  "process_throughput",
-  "transfer_table",
-  "transfer_list",
-  "transfer_string",
-  "transfer_buffer",
-  "fib",
-  "echo_64",
-  "echo_16k",
-  "echo_1000",
-  "startup",
-}
+local system = require "harness.system"
+local workloads = require "harness.workloads"
 
 local USAGE = [[
 usage: lua5.4 bench/run.lua [options] [WORKLOAD...]     (from the root of the repository)
 
+  WORKLOAD       its name, or what several names begin with: echo for nine, echo_50 for three
   --rounds N     samples of each implementation (default 5)
   --seconds S    length of a sample (default 0.2)
   --only NAMES   implementations to run, with commas: concur,limit,luv
   --clock CLOCK  wall or cpu, instead of each workload's own
   --json FILE    where the result goes (default: bench.json in the build directory), and
-                 beside it a picture (.svg) and a table (.md)
+                 beside it a picture (.svg) and tables (.md, and -echo.md for the servers)
   --list         print the workloads and the implementations of each
   --help         print this text
 
@@ -83,7 +56,7 @@ local function parse(arguments)
     seconds = quick and 0.01 or 0.2,
     build = os.getenv "CONCUR_BUILD" or "build",
     quick = quick,
-    workloads = {},
+    names = {},
   }
   local with_value = {
     ["--rounds"] = function(value)
@@ -125,7 +98,7 @@ local function parse(arguments)
     elseif word:sub(1, 1) == "-" then
       fail(("unknown option '%s'"):format(word))
     else
-      options.workloads[#options.workloads + 1] = word
+      options.names[#options.names + 1] = word
     end
     i = i + 1
   end
@@ -133,19 +106,9 @@ local function parse(arguments)
   return options
 end
 
-local function load_workloads(names)
-  local known, chosen = {}, {}
-  for _, name in ipairs(WORKLOADS) do
-    known[name] = true
-  end
-  for i, name in ipairs(#names > 0 and names or WORKLOADS) do
-    if not known[name] then
-      fail(("there is no workload '%s' (--list prints them)"):format(name))
-    end
-    chosen[i] = dofile("bench/workloads/" .. name .. ".lua")
-    chosen[i].name = name
-  end
-  return chosen
+local function choose_workloads(names)
+  local chosen, unknown = workloads.choose(names)
+  return chosen or fail(("there is no workload '%s' (--list prints them)"):format(unknown))
 end
 
 -- Measuring -------------------------------------------------------------------------------------
@@ -184,8 +147,8 @@ end
 -- All samples of all workloads: a list of {workload, names, samples = {name = {one for each round}},
 -- failed = {name = problem}}. A round is one sample of everything, so that what the machine does for
 -- a minute is in the spread of every row, and not in the median of one.
-local function measure(chosen, options)
-  for _, run in ipairs(chosen) do
+local function measure(runs, options)
+  for _, run in ipairs(runs) do
     run.samples, run.failed = {}, {}
     for _, name in ipairs(run.names) do
       run.samples[name] = {}
@@ -193,51 +156,30 @@ local function measure(chosen, options)
   end
   for round = 1, options.rounds do
     io.stderr:write(("round %d of %d\n"):format(round, options.rounds))
-    for _, run in ipairs(chosen) do
+    for _, run in ipairs(runs) do
       take_turns(run, options)
     end
   end
 end
 
--- Whether each goal of the workload is met; without a ratio where one side was not measured.
-local function judge(workload, samples)
-  local verdicts = {}
-  for i, goal in ipairs(workload.goals or {}) do
-    local verdict = { against = goal[1], at_most = goal.at_most, faster = goal.faster,
-      note = goal.note }
-    local concur, other = samples.concur, samples[goal[1]]
-    if concur and other and goal.at_most then
-      verdict.ratio = stats.ratio(concur, other)
-      verdict.met = verdict.ratio.median <= goal.at_most
-    elseif concur and other then
-      verdict.ratio = stats.ratio(other, concur)
-      verdict.met = verdict.ratio.median >= goal.faster
-    end
-    verdicts[i] = verdict
-  end
-  return verdicts
-end
-
 -- Everything ------------------------------------------------------------------------------------
 
-local function command_output(command)
-  local pipe <close> = io.popen(command .. " 2>/dev/null")
-  return (pipe:read "l" or "unknown")
-end
-
 local function describe_machine()
+  local function ask(command)
+    return system.first_line(command) or "unknown"
+  end
   return {
-    processor = command_output "sed -n 's/^model name[^:]*: *//p' /proc/cpuinfo",
-    processors = command_output "getconf _NPROCESSORS_ONLN",
-    system = command_output "uname -sr":match "^%S+ %d+%.?%d*",
-    libuv = command_output "pkg-config --modversion libuv",
-    compiler = command_output "cc --version",
-    revision = command_output "git rev-parse --short HEAD",
+    processor = ask "sed -n 's/^model name[^:]*: *//p' /proc/cpuinfo",
+    processors = ask "getconf _NPROCESSORS_ONLN",
+    system = ask "uname -sr":match "^%S+ %d+%.?%d*",
+    libuv = ask "pkg-config --modversion libuv",
+    compiler = ask "cc --version",
+    revision = ask "git rev-parse --short HEAD",
     date = os.date "!%Y-%m-%dT%H:%M:%SZ",
   }
 end
 
-local function choose(workload, present, only)
+local function choose_implementations(workload, present, only)
   local names = {}
   for _, name in ipairs(peers.order) do
     if present[name] and peers.has(workload, name) and (not only or only[name]) then
@@ -247,8 +189,8 @@ local function choose(workload, present, only)
   return names
 end
 
-local function print_list(workloads)
-  for _, workload in ipairs(workloads) do
+local function print_list(chosen)
+  for _, workload in ipairs(chosen) do
     local names = {}
     for _, name in ipairs(peers.order) do
       if peers.has(workload, name) then
@@ -259,48 +201,62 @@ local function print_list(workloads)
   end
 end
 
-local function write_file(path, text)
-  local file <close> = assert(io.open(path, "w"))
-  assert(file:write(text))
-  print("written to " .. path)
+local function print_who(machine, present, missing)
+  print(("%s, %s processors, %s, libuv %s"):format(machine.processor, machine.processors,
+    machine.system, machine.libuv))
+  for _, name in ipairs(peers.order) do
+    if present[name] then
+      print(("  %-16s %s"):format(peers.titles[name], present[name]))
+    elseif missing[name] then
+      print(("  %-16s MISSING: not measured (install %s)"):format(peers.titles[name],
+        missing[name]))
+    end
+  end
+end
+
+-- The tables for a document, the servers in one of their own.
+local function write_tables(base, heading, results, compared)
+  local tables = { [base .. ".md"] = {}, [base .. "-echo.md"] = {} }
+  for _, result in ipairs(results) do
+    table.insert(tables[base .. (result.server and "-echo.md" or ".md")], result)
+  end
+  for path, rows in pairs(tables) do
+    if #rows > 0 then
+      system.write_file(path, heading .. "\n\n" .. report.markdown(rows, compared))
+    end
+  end
 end
 
 local options = parse(arg)
-local workloads = load_workloads(options.workloads)
+local chosen = choose_workloads(options.names)
 if options.list then
-  print_list(workloads)
+  print_list(chosen)
   os.exit(0)
 end
 
 local present, missing = peers.find(options.build)
 local machine = describe_machine()
-print(("%s, %s processors, %s, libuv %s"):format(machine.processor, machine.processors,
-  machine.system, machine.libuv))
-for _, name in ipairs(peers.order) do
-  if present[name] then
-    print(("  %-16s %s"):format(peers.titles[name], present[name]))
-  elseif missing[name] then
-    print(("  %-16s MISSING: not measured (install %s)"):format(peers.titles[name], missing[name]))
-  end
-end
+print_who(machine, present, missing)
 print(("%d rounds, %g s a sample, median (min to max)"):format(options.rounds, options.seconds))
 
-local chosen = {}
-for i, workload in ipairs(workloads) do
-  chosen[i] = { workload = workload, names = choose(workload, present, options.only) }
+local runs = {}
+for i, workload in ipairs(chosen) do
+  runs[i] = { workload = workload,
+    names = choose_implementations(workload, present, options.only) }
 end
-measure(chosen, options)
+measure(runs, options)
 
 local results, any_failed = {}, false
-for i, run in ipairs(chosen) do
+for i, run in ipairs(runs) do
   local workload, samples, failed = run.workload, run.samples, run.failed
-  local verdicts = judge(workload, samples)
+  local verdicts = goals.judge(workload, samples)
   report.print_workload(workload, run.names, samples, failed, verdicts)
   any_failed = any_failed or next(failed) ~= nil
   results[i] = {
     name = workload.name,
     title = workload.title,
     unit = workload.unit,
+    server = workload.server,
     clock = options.clock or workload.clock or "wall",
     samples = samples, -- nanoseconds
     goals = verdicts,
@@ -318,7 +274,7 @@ if not options.quick then
   history.compare(options.build .. "/bench.last", machine, results)
 end
 print()
-write_file(options.json, json.encode {
+system.write_file(options.json, json.encode {
   machine = machine,
   present = present,
   missing = missing,
@@ -327,7 +283,6 @@ write_file(options.json, json.encode {
   workloads = results,
 } .. "\n")
 local base = options.json:gsub("%.json$", "")
-write_file(base .. ".svg", chart.draw(results))
-write_file(base .. ".md", report.heading(machine, present, missing, options) .. "\n\n"
-  .. report.markdown(results, compared))
+system.write_file(base .. ".svg", chart.draw(results))
+write_tables(base, report.heading(machine, present, missing, options), results, compared)
 os.exit(any_failed and 1 or 0)

@@ -12,6 +12,7 @@ package.path = "bench/?.lua;" .. package.path
 local curves = require "harness.curves"
 local json = require "harness.json"
 local peers = require "harness.peers"
+local system = require "harness.system"
 
 local build = os.getenv "CONCUR_BUILD" or "build"
 peers.find(build) -- compiles what the next line needs
@@ -64,13 +65,7 @@ for _, name in ipairs(#chosen > 0 and chosen or sweeps.order) do
     lines = lines }
 end
 
-local function write_file(path, text)
-  local file <close> = assert(io.open(path, "w"))
-  assert(file:write(text))
-  print("written to " .. path)
-end
-
 print()
-write_file(build .. "/sweep.json", json.encode { curves = results } .. "\n")
-write_file(build .. "/sweep.svg", curves.draw(results))
-write_file(build .. "/sweep.md", curves.markdown(results))
+system.write_file(build .. "/sweep.json", json.encode { curves = results } .. "\n")
+system.write_file(build .. "/sweep.svg", curves.draw(results))
+system.write_file(build .. "/sweep.md", curves.markdown(results))

@@ -12,6 +12,7 @@ local COLORS = {
   luv = "#4285a8",
   cqueues = "#6aa84f",
   uvloop = "#e0a030",
+  uvloop_protocol = "#b8860b",
   asyncio = "#c98a5a",
   node = "#8e6bbf",
 }

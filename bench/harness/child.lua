@@ -11,8 +11,9 @@
 package.path = "bench/?.lua;" .. package.path
 
 local native = require "native"
+local workloads = require "harness.workloads"
 
-local workload = dofile("bench/workloads/" .. arg[1] .. ".lua")
+local workload = workloads.load(arg[1])
 local which = arg[2]
 local port = arg[3] == "serve" and tonumber(arg[4])
 local seconds = tonumber(arg[3])

@@ -21,6 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -111,6 +112,14 @@ static void start_server(char **command, int port, bool any) {
   if (!any) use_processor(1);
 }
 
+/* A thousand connections are near the limit that most systems set: both sides take what they may. */
+static void allow_descriptors(void) {
+  struct rlimit limit;
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  (void)setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 static int connect_to(int port) {
   struct sockaddr_in address = address_of(port);
   for (int tries = 0; tries < 500; tries++) {
@@ -184,6 +193,7 @@ int main(int argc, char **argv) {
   message = malloc(size);
   memset(message, 'x', size);
   int port = free_port();
+  allow_descriptors();
   start_server(argv + 4, port, any);
   connection *connections = calloc((size_t)count, sizeof *connections);
   int poll = epoll_create1(0);

@@ -45,7 +45,7 @@ function history.compare(path, machine, results)
   local name_of_machine = ("%s, %s processors, %s"):format(machine.processor, machine.processors,
     machine.system)
   local rows = read(path, name_of_machine)
-  local had_rows, agreed, moved = next(rows) ~= nil, 0, {}
+  local agreed, moved = 0, {}
   for _, result in ipairs(results) do
     for name, samples in pairs(result.samples) do
       if name ~= "concur" and result.samples.concur then
@@ -54,7 +54,7 @@ function history.compare(path, machine, results)
         if before and (within(now.median, before) or within(before.median, now)) then
           agreed = agreed + 1
         elseif before then
-          moved[#moved + 1] = ("  %-18s %-8s was %.2f (%.2f to %.2f), is %.2f (%.2f to %.2f)")
+          moved[#moved + 1] = ("  %-18s %-15s was %.2f (%.2f to %.2f), is %.2f (%.2f to %.2f)")
             :format(result.name, name, before.median, before.min, before.max, now.median, now.min,
               now.max)
         end
@@ -62,7 +62,7 @@ function history.compare(path, machine, results)
       end
     end
   end
-  if had_rows then
+  if agreed + #moved > 0 then
     table.sort(moved)
     print(("\nCompared with the last run on this machine: %d ratios agree, %d do not")
       :format(agreed, #moved))
@@ -70,7 +70,7 @@ function history.compare(path, machine, results)
       print(line)
     end
   else
-    print "\nNothing to compare with: the first run on this machine, from this build directory"
+    print "\nNothing to compare with: the first run of these on this machine, from this build directory"
   end
   write(path, name_of_machine, rows)
 end

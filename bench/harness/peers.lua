@@ -1,10 +1,13 @@
 -- SPDX-License-Identifier: MIT
 -- Who takes part: how each implementation is found on this machine and started.
 
+local system = require "harness.system"
+
 local peers = {}
 
 -- In the order of the tables. `concur` and `limit` must be there, the others may be missing.
-peers.order = { "concur", "limit", "wrap", "luv", "cqueues", "uvloop", "asyncio", "node" }
+peers.order = { "concur", "limit", "wrap", "luv", "cqueues", "uvloop", "uvloop_protocol", "asyncio",
+  "node" }
 
 peers.titles = {
   concur = "concur",
@@ -13,22 +16,19 @@ peers.titles = {
   luv = "lua-luv",
   cqueues = "lua-cqueues",
   uvloop = "Python, uvloop",
+  uvloop_protocol = "uvloop, Protocol",
   asyncio = "Python, asyncio",
   node = "node",
 }
 
+-- The same library, used in another way.
+peers.variant_of = { uvloop_protocol = "uvloop" }
+
+-- Which part of a workload has the source of those in Python; of the others it is named like them.
+local PYTHON = { uvloop = "python", uvloop_protocol = "python_protocol", asyncio = "python" }
+
 local function quote(word)
   return "'" .. word:gsub("'", "'\\''") .. "'"
-end
-
--- The first line that a command prints; nil if it fails.
-local function first_line(command)
-  local pipe <close> = io.popen(command .. " 2>/dev/null")
-  local line = pipe:read "l"
-  if pipe:close() and line then
-    return line
-  end
-  return nil
 end
 
 local function compile(build, target, source, flags)
@@ -49,7 +49,7 @@ end
 
 local function find_python(module)
   for _, python in ipairs { "python3", "/usr/bin/python3" } do
-    local version = first_line(python .. " -c 'import sys, " .. module
+    local version = system.first_line(python .. " -c 'import sys, " .. module
       .. "; print(sys.version.split()[0], getattr(" .. module .. ', "__version__", ""))\'')
     if version then
       return python, version
@@ -77,15 +77,18 @@ function peers.find(build)
     end
   end
   local load = peers.environment() .. peers.lua .. " bench/harness/load.lua "
-  look("concur", first_line(load .. "concur version"), "make build")
-  look("luv", first_line(load .. "luv version"), "lua-luv")
-  look("cqueues", first_line(load .. "cqueues version"), "lua-cqueues")
-  look("node", first_line "node --version", "nodejs")
+  look("concur", system.first_line(load .. "concur version"), "make build")
+  look("luv", system.first_line(load .. "luv version"), "lua-luv")
+  look("cqueues", system.first_line(load .. "cqueues version"), "lua-cqueues")
+  look("node", system.first_line "node --version", "nodejs")
   local version
   peers.python, version = find_python "asyncio"
   look("asyncio", version, "python3")
   peers.python_uvloop, version = find_python "uvloop"
   look("uvloop", version, "python3-uvloop")
+  for variant, name in pairs(peers.variant_of) do
+    present[variant], missing[variant] = present[name], missing[name]
+  end
   return present, missing
 end
 
@@ -99,23 +102,23 @@ function peers.environment()
 end
 
 -- The part of a workload in another language, as a file.
-local function write_source(workload, source, extension)
-  local path = ("%s/bench/%s.%s"):format(peers.build, workload.name, extension)
+local function write_source(workload, part, extension)
+  local path = ("%s/bench/%s-%s.%s"):format(peers.build, workload.name, part, extension)
   local file <close> = assert(io.open(path, "wb"))
-  assert(file:write(source))
+  assert(file:write(workload[part]))
   return path
 end
 
 -- What starts the workload; `seconds` and `batch` are "serve" and "PORT" for a server.
 local function child_command(workload, name, seconds, batch)
-  if name == "uvloop" or name == "asyncio" then
-    local path = write_source(workload, workload.python, "py")
+  if PYTHON[name] then
+    local uvloop = name ~= "asyncio"
     return ("%s bench/harness/child.py %s %s %s %s"):format(
-      name == "uvloop" and peers.python_uvloop or peers.python, quote(path), seconds, batch,
-      name == "uvloop" and name or "")
+      uvloop and peers.python_uvloop or peers.python,
+      quote(write_source(workload, PYTHON[name], "py")), seconds, batch, uvloop and "uvloop" or "")
   elseif name == "node" then
-    local path = write_source(workload, workload.node, "js")
-    return ("node --expose-gc bench/harness/child.js %s %s %s"):format(quote(path), seconds, batch)
+    return ("node --expose-gc bench/harness/child.js %s %s %s"):format(
+      quote(write_source(workload, "node", "js")), seconds, batch)
   end
   return ("%s%s bench/harness/child.lua %s %s %s %s"):format(peers.environment(), peers.lua,
     workload.name, name, seconds, workload.server and batch or "")
@@ -135,15 +138,19 @@ function peers.command(workload, name, seconds)
     server.connections, server.size, child_command(workload, name, "serve", "PORT"))
 end
 
+---Is it another library, and not concur itself or what shows its limits?
+---@param name string
+---@return boolean
+function peers.is_peer(name)
+  return name ~= "concur" and name ~= "limit" and name ~= "wrap"
+end
+
 ---Does the workload have this implementation?
 ---@param workload table
 ---@param name string
 ---@return boolean
 function peers.has(workload, name)
-  if name == "uvloop" or name == "asyncio" then
-    return workload.python ~= nil
-  end
-  return workload[name] ~= nil
+  return workload[PYTHON[name] or name] ~= nil
 end
 
 return peers

@@ -22,18 +22,55 @@ local function right(text, width)
   return (" "):rep(width - (utf8.len(text) or #text)) .. text
 end
 
+-- The name of an implementation where there is little room.
+local function short(name)
+  return (name:gsub("_", " "))
+end
+
 local function wanted_by(verdict)
-  return verdict.at_most and ("at most %.2f x %s"):format(verdict.at_most, verdict.against)
-    or ("%.1f x as fast as %s"):format(verdict.faster, verdict.against)
+  if verdict.at_most then
+    return ("at most %.2f x %s"):format(verdict.at_most, verdict.against)
+  elseif verdict.against == "peers" and verdict.faster == 1 then
+    return "ahead of every peer"
+  end
+  return ("%.2f x as fast as %s"):format(verdict.faster, verdict.against == "peers" and "every peer"
+    or short(verdict.against))
+end
+
+-- "0.94 (0.90 to 0.97)", and against whom, if that is not said.
+local function ratio_of(verdict)
+  local ratio = verdict.ratio
+  return ("%.2f (%.2f to %.2f)%s"):format(ratio.median, ratio.min, ratio.max,
+    verdict.fastest and " x " .. short(verdict.fastest) or "")
+end
+
+-- Is the goal met? `met` and `missed` are the words for it.
+local function outcome(verdict, met, missed)
+  if verdict.met ~= nil then
+    return verdict.met and met or missed
+  end
+  local names = {}
+  for i, name in ipairs(verdict.unmeasured) do
+    names[i] = short(name)
+  end
+  return "not measured against " .. table.concat(names, ", ")
 end
 
 local function describe_goal(verdict)
   if not verdict.ratio then
     return ("  goal: %s: not measured\n"):format(wanted_by(verdict))
   end
-  return ("  goal: %s: %.2f (%.2f to %.2f) %s%s\n"):format(wanted_by(verdict),
-    verdict.ratio.median, verdict.ratio.min, verdict.ratio.max, verdict.met and "met" or "MISSED",
-    verdict.note and ", " .. verdict.note or "")
+  return ("  goal: %s: %s %s%s\n"):format(wanted_by(verdict), ratio_of(verdict),
+    outcome(verdict, "met", "MISSED"), verdict.note and ", " .. verdict.note or "")
+end
+
+-- The same for a table in a document.
+local function goal_cell(verdict)
+  if not verdict.ratio then
+    return wanted_by(verdict) .. ": not measured"
+  end
+  return ("%s: %s%s, %s"):format(wanted_by(verdict), verdict.at_most and "" or "is ",
+    ratio_of(verdict), outcome(verdict, "**met**", "**missed**"))
 end
 
 -- The median time of an implementation; nil if it was not measured.
@@ -46,6 +83,20 @@ local function multiple_of(result, name)
   local samples = result.samples
   return samples[name] and samples.concur
     and ("%.2f"):format(stats.ratio(samples[name], samples.concur).median)
+end
+
+-- Those of the implementations but concur that took part in any of these rows.
+local function columns(results, names)
+  local used = {}
+  for _, name in ipairs(names) do
+    for _, result in ipairs(results) do
+      if name ~= "concur" and result.samples[name] then
+        used[#used + 1] = name
+        break
+      end
+    end
+  end
+  return used
 end
 
 local function goals_met(result)
@@ -90,19 +141,19 @@ end
 ---@param names string[] implementations
 function report.print_summary(results, names)
   io.write("\nEverything as a multiple of concur's time (more is slower), goals met:\n\n")
+  local used = columns(results, names)
+  local function width(name)
+    return math.max(8, #name + 1)
+  end
   io.write(("%-24s %9s"):format("", "concur"))
-  for _, name in ipairs(names) do
-    if name ~= "concur" then
-      io.write(right(name, 8))
-    end
+  for _, name in ipairs(used) do
+    io.write(right(short(name), width(name)))
   end
   io.write "   goals\n"
   for _, result in ipairs(results) do
     io.write(("%-24s %s"):format(result.title, right(time_of(result, "concur") or "-", 9)))
-    for _, name in ipairs(names) do
-      if name ~= "concur" then
-        io.write(right(multiple_of(result, name) or "", 8))
-      end
+    for _, name in ipairs(used) do
+      io.write(right(multiple_of(result, name) or "", width(name)))
     end
     io.write(("   %d of %d\n"):format(goals_met(result), #result.goals))
   end
@@ -133,9 +184,9 @@ end
 function report.heading(machine, present, missing, options)
   local versions = {}
   for _, name in ipairs(peers.order) do
-    if missing[name] then
+    if missing[name] and not peers.variant_of[name] then
       versions[#versions + 1] = peers.titles[name] .. " is missing"
-    elseif name ~= "concur" and name ~= "limit" and name ~= "wrap" then
+    elseif peers.is_peer(name) and not peers.variant_of[name] then
       versions[#versions + 1] = peers.titles[name] .. " " .. present[name]:gsub("%s+$", "")
     end
   end
@@ -146,36 +197,33 @@ function report.heading(machine, present, missing, options)
       machine.date:sub(1, 10)))
 end
 
+local function row(cells)
+  return "| " .. table.concat(cells, " | ") .. " |"
+end
+
 ---The summary as a table for a document, with the goals spelled out.
 ---@param results table[]
 ---@param names string[] implementations
 ---@return string
 function report.markdown(results, names)
-  local lines = {}
+  local used = columns(results, names)
   local head, rule = { "workload", "concur" }, { "---", "--:" }
-  for _, name in ipairs(names) do
-    if name ~= "concur" then
-      head[#head + 1], rule[#rule + 1] = name, "--:"
-    end
+  for _, name in ipairs(used) do
+    head[#head + 1], rule[#rule + 1] = short(name), "--:"
   end
   head[#head + 1], rule[#rule + 1] = "goal", "---"
-  lines[1] = "| " .. table.concat(head, " | ") .. " |"
-  lines[2] = "| " .. table.concat(rule, " | ") .. " |"
+  local lines = { row(head), row(rule) }
   for _, result in ipairs(results) do
     local cells = { result.title, time_of(result, "concur") or "" }
-    for _, name in ipairs(names) do
-      if name ~= "concur" then
-        cells[#cells + 1] = multiple_of(result, name) or ""
-      end
+    for _, name in ipairs(used) do
+      cells[#cells + 1] = multiple_of(result, name) or ""
     end
-    local goals = {}
+    local verdicts = {}
     for i, verdict in ipairs(result.goals) do
-      goals[i] = verdict.ratio and ("%s: %s%.2f (%.2f to %.2f), **%s**"):format(wanted_by(verdict),
-        verdict.at_most and "" or "is ", verdict.ratio.median, verdict.ratio.min, verdict.ratio.max,
-        verdict.met and "met" or "missed") or wanted_by(verdict) .. ": not measured"
+      verdicts[i] = goal_cell(verdict)
     end
-    cells[#cells + 1] = table.concat(goals, "; ")
-    lines[#lines + 1] = "| " .. table.concat(cells, " | ") .. " |"
+    cells[#cells + 1] = table.concat(verdicts, "; ")
+    lines[#lines + 1] = row(cells)
   end
   return table.concat(lines, "\n") .. "\n"
 end

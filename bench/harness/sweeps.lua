@@ -3,6 +3,8 @@
 -- reports one value for each line of the curve: processor time in nanoseconds, or bytes.
 
 local concur = require "concur"
+local echo = require "harness.echo"
+local jobs = require "harness.jobs"
 local native = require "native"
 
 local MINIMUM = 2e7 -- nanoseconds: shorter measurements are repeated
@@ -143,15 +145,7 @@ local function connections(size, report)
   local net = concur.net
   local listener = assert(net.listen("127.0.0.1", 0))
   local _, port = listener:address()
-  local server = concur.spawn(net.serve, function(stream)
-    while true do
-      local data = stream:read_some()
-      if not data then
-        return
-      end
-      stream:write(data)
-    end
-  end, listener)
+  local server = concur.spawn(net.serve, echo, listener)
   local before = heap_bytes()
   local streams = {}
   for i = 1, size do
@@ -180,36 +174,21 @@ local function connections(size, report)
 end
 
 local function job_size(size, report)
-  local pool = concur.ThreadPoolExecutor(1)
   local text = ("x"):rep(size)
-  local function job(s)
-    return s
-  end
+  local work = jobs.one_at_a_time("ThreadPoolExecutor", 1, function()
+    return text
+  end)(concur)
   report("string to a worker and back", repeated(function()
-    for _ = 1, 20 do
-      pool:submit(job, text):result()
-    end
+    work(20)
   end) / 20)
-  pool:shutdown()
 end
 
 local function workers(size, report)
-  local pool = concur.ThreadPoolExecutor(size)
-  local function job(x)
-    return x
-  end
-  local function batch(count)
-    local futures = {}
-    for i = 1, count do
-      futures[i] = pool:submit(job, i)
-    end
-    concur.gather(futures)
-  end
-  batch(10 * size)
+  local work = jobs.all_at_once("ThreadPoolExecutor", size)(concur)
+  work(10 * size)
   report("empty job, each of many", repeated(function()
-    batch(5000)
+    work(5000)
   end) / 5000)
-  pool:shutdown()
 end
 
 local M = { order = {}, by_name = {} }

@@ -1,10 +1,11 @@
 -- SPDX-License-Identifier: MIT
--- The workload of one producer and one consumer through a queue of some size.
+-- One producer and one consumer through a queue, which is longer or as short as can be.
 
 ---@param size integer of the queue
 ---@param faster number goal: so many times as fast as uvloop
-return function(size, faster)
+local function row(size, faster)
   return {
+    name = ("queue_%d"):format(size),
     title = ("queue(%d)"):format(size),
     unit = "item",
     batch = 10000,
@@ -61,3 +62,5 @@ async def work(n):
     ]]):format(size),
   }
 end
+
+return { row(64, 10), row(1, 50) }
