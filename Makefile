@@ -111,7 +111,7 @@ clean: ## remove everything that was built
 	rm -rf $(BUILD) concur csrc/*.o
 
 .PHONY: bench bench-sweep bench-memory bench-report bench-instructions bench-cores
-bench: build ## compare with the raw limit and with the peers (BENCH="--rounds 9 queue_64")
+bench: build ## compare with the raw limit and with the peers (BENCH="--rounds 9 echo queue_64")
 	@scripts/setup bench || echo "going on without the missing peers"
 	@$(RUN) CONCUR_BUILD=$(BUILD) CONCUR_LUA=$(LUA) $(LUA) bench/run.lua $(BENCH)
 
@@ -122,8 +122,9 @@ bench-sweep: build ## how cost grows with tasks, timers, queues, connections, jo
 bench-memory: build ## bytes of a task, a timer, a stream, a worker
 	@$(RUN) CONCUR_BUILD=$(BUILD) CONCUR_LUA=$(LUA) $(LUA) bench/memory.lua
 
-bench-report: ## all three, and their results into docs/performance.md (on a quiet machine)
+bench-report: ## all of these, and their results into docs/performance.md (on a quiet machine)
 	@$(SUBMAKE) bench
+	@$(SUBMAKE) bench-cores BENCH=
 	@$(SUBMAKE) bench-memory
 	@$(SUBMAKE) bench-sweep BENCH=
 	@CONCUR_BUILD=$(BUILD) $(LUA) bench/publish.lua
@@ -162,6 +163,8 @@ stress-processes: ## 5,000 child processes in every way (CONCUR_CHILDREN=...)
 stress-servers: build ## wrk and redis-benchmark against the example servers (BENCH="--seconds 10")
 	@scripts/setup test load
 	@$(RUN) CONCUR_BUILD=$(BUILD) CONCUR_LUA=$(LUA) $(LUA) bench/servers.lua $(BENCH)
+
+.PHONY: connections
 connections: ## a server with 9,900 connections at a time (ulimit -n 20000; CONCUR_CONNECTIONS=...)
 	@CONCUR_CONNECTIONS=$${CONCUR_CONNECTIONS:-9900} $(SUBMAKE) test SPECS=spec/net_serve_spec.lua
 

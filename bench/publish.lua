@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- Puts the results of bench/run.lua, memory.lua and sweep.lua into docs/performance.md, between its
--- marks, and their pictures beside it. What the figures mean is written by hand.
+-- Puts the results of bench/run.lua, echo_cores.lua, memory.lua and sweep.lua into docs/performance.md,
+-- between its marks, and their pictures beside it. What the figures mean is written by hand.
 
 package.path = "bench/?.lua;" .. package.path
 
@@ -22,6 +22,7 @@ local text = system.read_file(REPORT)
 for mark, file in pairs {
   results = "bench.md",
   echo = "bench-echo.md",
+  cores = "cores.md",
   memory = "memory.md",
   curves = "sweep.md",
 } do

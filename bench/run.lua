@@ -271,7 +271,7 @@ for _, name in ipairs(peers.order) do
 end
 report.print_summary(results, compared)
 if not options.quick then
-  history.compare(options.build .. "/bench.last", machine, results)
+  print("\n" .. history.compare(options.build .. "/bench.last", machine, results))
 end
 print()
 system.write_file(options.json, json.encode {

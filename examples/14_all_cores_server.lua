@@ -2,7 +2,10 @@
 -- A TCP server on all cores: one worker thread for each, with a Lua state and a loop of its own, and
 -- all of them listen on the same port (reuseport). The system spreads the connections.
 --
---   lua5.4 examples/14_all_cores_server.lua [PORT [WORKERS]]
+--   lua5.4 examples/14_all_cores_server.lua [PORT [WORKERS [SUMS]]]
+--
+-- SUMS gives the cores something to do: so often the bytes of a message are added up before it goes
+-- back.
 --
 -- Test: demo
 
@@ -10,12 +13,22 @@ local concur = require "concur"
 local net = require "concur.net"
 
 -- Runs in a worker until its job is cancelled. `ready` gets the port once it listens.
-local function worker(port, ready)
+local function worker(port, ready, sums)
+  local function add_up(bytes)
+    local sum = 0
+    for i = 1, #bytes do
+      sum = sum + bytes:byte(i)
+    end
+    return sum
+  end
   local function echo(stream)
     while true do
       local bytes = stream:read_some()
       if not bytes then
         return
+      end
+      for _ = 1, sums do
+        add_up(bytes)
       end
       stream:write(bytes)
     end
@@ -30,12 +43,12 @@ local function worker(port, ready)
 end
 
 -- Starts the workers; returns the port and what stops them.
-local function start(port, workers)
+local function start(port, workers, sums)
   local pool = concur.ThreadPoolExecutor(workers)
   local ready = concur.Channel(workers)
   local jobs = {}
   for i = 1, workers do
-    jobs[i] = pool:submit(worker, port, ready)
+    jobs[i] = pool:submit(worker, port, ready, sums)
     port = ready:recv() -- the first one chooses, if it may
   end
   return port, function()
@@ -48,7 +61,7 @@ local function start(port, workers)
 end
 
 local function demo()
-  local port, stop = start(0, 2)
+  local port, stop = start(0, 2, 1)
   concur.task_group(function(group)
     for i = 1, 20 do
       group:spawn(function()
@@ -68,8 +81,9 @@ concur.main(function()
   end
   local port = math.tointeger(tonumber(arg[1])) or 7777
   local workers = math.tointeger(tonumber(arg[2])) or concur.cpu_count()
+  local sums = math.tointeger(tonumber(arg[3])) or 0
   local stop
-  port, stop = start(port, workers)
+  port, stop = start(port, workers, sums)
   print(("%d workers listen on port %d"):format(workers, port))
   io.stdout:flush()
   local _ <close> = setmetatable({}, { __close = function()

@@ -13,13 +13,11 @@ end
 
 -- A part of the harness, which finds its own parts below bench/.
 local function harness(name)
-  local path <close> = setmetatable({ package.path }, {
-    __close = function(saved)
-      package.path = saved[1]
-    end,
-  })
-  package.path = support.root .. "/bench/?.lua;" .. package.path
-  return require("harness." .. name)
+  local path = package.path
+  package.path = support.root .. "/bench/?.lua;" .. path
+  local module = require("harness." .. name)
+  package.path = path
+  return module
 end
 
 -- The names that a run with these words prints with --list.
@@ -79,7 +77,8 @@ describe("bench/run.lua", function()
     local result = bench { "--json", json, "echo_50_16k" }
     assert.equal(0, result.code, support.describe(result))
     local out = result.stdout
-    for _, title in ipairs { "lua%-luv", "lua%-cqueues", "Python, uvloop", "uvloop, Protocol", "node" }
+    for _, title in ipairs { "lua%-luv", "lua%-cqueues", "Python, uvloop", "uvloop, Protocol",
+      "node" }
     do
       local missing = out:find(title .. " +MISSING")
       local measured = out:find(title .. " +[%d.]+ [^\n]* x concur\n")
@@ -115,7 +114,10 @@ describe("goals of the benchmarks", function()
   end
 
   it("compare the rounds one by one", function()
-    local verdict = judge({ "limit", at_most = 1.25 }, { concur = { 12, 240, 3 }, limit = { 10, 200, 2 } })
+    local verdict = judge({ "limit", at_most = 1.25 }, {
+      concur = { 12, 240, 3 },
+      limit = { 10, 200, 2 },
+    })
     assert.same({ against = "limit", at_most = 1.25, met = true,
       ratio = { median = 1.2, min = 1.2, max = 1.5 } }, verdict)
   end)
@@ -149,20 +151,10 @@ end)
 
 describe("the history of the benchmarks", function()
   local function compare(path, limit)
-    local printed = {}
-    local print = _G.print
-    local restore <close> = setmetatable({}, {
-      __close = function()
-        _G.print = print
-      end,
-    })
-    rawset(_G, "print", function(line)
-      printed[#printed + 1] = line
-    end)
-    harness("history").compare(path, { processor = "X", processors = "2", system = "Linux" }, {
+    local machine = { processor = "X", processors = "2", system = "Linux" }
+    return harness("history").compare(path, machine, {
       { name = "echo_1000_16k", samples = { concur = { 10, 10, 10 }, limit = limit } },
     })
-    return table.concat(printed, "\n")
   end
 
   it("says which ratios moved", function()
@@ -179,10 +171,11 @@ describe("bench/publish.lua", function()
   it("puts each table between its marks", function()
     local directory = support.tmpdir()
     support.write_file(directory .. "/run", ("mkdir docs build && cp -r %s . && cp %s docs"):format(
-      support.quote(support.root .. "/bench"), support.quote(support.root .. "/docs/performance.md")))
+      support.quote(support.root .. "/bench"),
+      support.quote(support.root .. "/docs/performance.md")))
     assert.equal(0, support.execute({ "sh", "run" }, { cwd = directory }).code)
-    for _, name in ipairs { "bench.md", "bench-echo.md", "memory.md", "sweep.md", "bench.svg",
-      "sweep.svg" }
+    for _, name in ipairs { "bench.md", "bench-echo.md", "cores.md", "memory.md", "sweep.md",
+      "bench.svg", "sweep.svg" }
     do
       support.write_file(directory .. "/build/" .. name, "made by " .. name .. "\n")
     end
@@ -190,8 +183,8 @@ describe("bench/publish.lua", function()
       env = { CONCUR_BUILD = "build" } })
     assert.equal(0, result.code, support.describe(result))
     local text = support.read_file(directory .. "/docs/performance.md")
-    for mark, name in pairs { results = "bench.md", echo = "bench-echo.md", memory = "memory.md",
-      curves = "sweep.md" }
+    for mark, name in pairs { results = "bench.md", echo = "bench-echo.md", cores = "cores.md",
+      memory = "memory.md", curves = "sweep.md" }
     do
       assert.truthy(text:find(("<!-- %s -->\nmade by %s\n<!-- /%s -->"):format(mark, name, mark), 1,
         true), mark)

@@ -122,7 +122,7 @@ static void allow_descriptors(void) {
 
 static int connect_to(int port) {
   struct sockaddr_in address = address_of(port);
-  for (int tries = 0; tries < 500; tries++) {
+  for (int tries = 0; tries < 3000; tries++) { /* half a minute: the machine may be busy */
     int fd = socket(AF_INET, SOCK_STREAM, 0);
     if (fd < 0) fail("socket");
     if (connect(fd, (struct sockaddr *)&address, sizeof address) == 0) {
@@ -170,7 +170,7 @@ static long exchange(int poll, connection *connections, double until) {
   struct epoll_event events[EVENTS];
   long completed = 0;
   while (now_ns() < until || completed == 0) {
-    int count = epoll_wait(poll, events, EVENTS, 2000);
+    int count = epoll_wait(poll, events, EVENTS, 10000);
     if (count == 0) {
       errno = ETIMEDOUT;
       fail("waiting for a message");

@@ -37,10 +37,11 @@ local function within(value, spread)
   return value >= spread.min and value <= spread.max
 end
 
----Prints the ratios to concur in which this run and the last one do not agree, and stores this run's.
+---Stores the ratios to concur of this run.
 ---@param path string
 ---@param machine table
 ---@param results table[] of bench/run.lua
+---@return string text says in which of them this run and the last one do not agree
 function history.compare(path, machine, results)
   local name_of_machine = ("%s, %s processors, %s"):format(machine.processor, machine.processors,
     machine.system)
@@ -62,17 +63,14 @@ function history.compare(path, machine, results)
       end
     end
   end
-  if agreed + #moved > 0 then
-    table.sort(moved)
-    print(("\nCompared with the last run on this machine: %d ratios agree, %d do not")
-      :format(agreed, #moved))
-    for _, line in ipairs(moved) do
-      print(line)
-    end
-  else
-    print "\nNothing to compare with: the first run of these on this machine, from this build directory"
-  end
   write(path, name_of_machine, rows)
+  if agreed + #moved == 0 then
+    return "Nothing to compare with: the first run of these on this machine, in this directory"
+  end
+  table.sort(moved)
+  table.insert(moved, 1, ("Compared with the last run on this machine: %d ratios agree, %d do not")
+    :format(agreed, #moved))
+  return table.concat(moved, "\n")
 end
 
 return history
