@@ -27,7 +27,8 @@ typedef enum concur_call_outcome {
   CONCUR_CALL_ERROR,     /* output: is_library, error, message, traceback; NULL: out of memory */
   CONCUR_CALL_CANCELLED, /* it ended by its own cancellation */
   CONCUR_CALL_BROKEN,    /* it could not run: output is the cause in the settings */
-  CONCUR_CALL_CRASHED    /* the process that ran it has ended: output is a concur_crash */
+  CONCUR_CALL_CRASHED,   /* the process that ran it has ended: output is a concur_crash */
+  CONCUR_CALL_REFUSED    /* all threads waited for other jobs, and none could be started for it */
 } concur_call_outcome;
 
 /* How a process ended, or why none could be started: the head of a message, followed by a text and the

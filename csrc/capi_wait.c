@@ -15,7 +15,8 @@ static const char join_key;  /* registry: l_join */
 
 /* ---- join: the future belongs to the wait ---- */
 
-static const concur_wait wait_join = {"C module", concur_owned_abort, concur_owned_detach, false};
+static const concur_wait wait_join = {
+    .name = "C module", .abort = concur_owned_abort, .detach = concur_owned_detach};
 
 static int join_body(lua_State *L, concur_fiber *fiber) {
   return concur_owned_wait(L, fiber, &wait_join);

@@ -42,9 +42,9 @@ static void on_detach(concur_fiber *fiber) {
 }
 
 static const concur_wait wait_recv = {
-    .name = "channel:recv", .abort = on_abort, .detach = on_detach};
+    .name = "channel:recv", .abort = on_abort, .detach = on_detach, .drop = on_detach};
 static const concur_wait wait_send = {
-    .name = "channel:send", .abort = on_abort, .detach = on_detach};
+    .name = "channel:send", .abort = on_abort, .detach = on_detach, .drop = on_detach};
 
 static int cell_park(lua_State *L, concur_fiber *fiber, concur_channel_cell *cell,
                      const concur_wait *wait, concur_resume resume) {

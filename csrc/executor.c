@@ -201,10 +201,8 @@ void concur_executor_check(lua_State *L, concur_executor *executor) {
     concur_call_raise_broken(L, runtime, executor->settings);
   }
   if (runtime->worker != NULL && concur_pool_exhausted(executor->pool)) {
-    concur_error_raise(L, runtime, "InvalidState",
-                       "cannot submit: jobs of %s wait for jobs that wait for jobs ..., and no "
-                       "more threads may be started",
-                       executor->settings->name);
+    concur_call_push_exhausted(L, runtime, executor->settings);
+    lua_error(L);
   }
 }
 
@@ -224,6 +222,7 @@ static concur_call *call_new(concur_executor *executor, const char *name) {
       call = NULL;
     }
   }
+  if (call != NULL) call->job.nested = executors->runtime->worker != NULL;
   return call;
 }
 

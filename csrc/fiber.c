@@ -280,6 +280,14 @@ void concur_fiber_detach(concur_fiber *fiber) {
   concur_loop_stop_timer(fiber->scheduler->loop, &fiber->timer);
 }
 
+void concur_fiber_drop(concur_fiber *fiber) {
+  /* What was cancelled was taken off, and has given it back then. */
+  bool waits = fiber->state == CONCUR_FIBER_PARKED ||
+               (fiber->state == CONCUR_FIBER_READY && fiber->outcome != CONCUR_OUTCOME_CANCELLED);
+  if (waits && fiber->wait != NULL && fiber->wait->drop != NULL) fiber->wait->drop(fiber);
+  fiber->state = CONCUR_FIBER_DEAD;
+}
+
 static void on_wait_timeout(concur_timer *timer, void *context) {
   (void)context;
   concur_fiber *fiber = concur_container_of(timer, concur_fiber, timer);

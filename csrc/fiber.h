@@ -67,6 +67,9 @@ typedef struct concur_wait {
      raise.  NULL: unlinking the node is all it takes. */
   void (*detach)(concur_fiber *fiber);
   bool stoppable; /* EventLoop:stop ends it in order */
+  /* The state closes while the fiber waits, or before it took what had come: gives back what the
+     fiber owns through `target`.  Userdata may be gone already.  NULL: it owns nothing. */
+  void (*drop)(concur_fiber *fiber);
 } concur_wait;
 
 /* What every switch touches comes first: with many tasks its time is that of fetching memory. */
@@ -119,7 +122,6 @@ struct concur_scheduler {
   void (*kill_all)(lua_State *L, concur_scheduler *scheduler);
   /* The fiber ends out of order: its generators are over; their coroutines are closed if `close`. */
   void (*end_generators)(lua_State *L, concur_fiber *fiber, bool close);
-  int kills;               /* inside each other, now */
   void (*abandon_locks)(lua_State *L, concur_fiber *fiber); /* lock.c */
   void (*describe_tasks)(luaL_Buffer *text, concur_scheduler *scheduler);
   uint32_t scope_count;    /* scopes in use, for leak checks */
@@ -230,6 +232,9 @@ void concur_fiber_break_top(lua_State *L, concur_scheduler *scheduler);
 
 /* Takes a parked fiber off what it waits for, by force: nothing points to it afterwards. */
 void concur_fiber_detach(concur_fiber *fiber);
+
+/* The state closes: the fiber will not run any more. */
+void concur_fiber_drop(concur_fiber *fiber);
 
 /* Prepares a coroutine of a parked task for lua_resetthread.  Up to Lua 5.4.6 that leaves the message
    handler of the innermost protected call in force, although its place on the stack is given up: an

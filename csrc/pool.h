@@ -54,6 +54,12 @@ typedef enum concur_trace_state {
   CONCUR_TRACE_THERE   /* it is written, for good */
 } concur_trace_state;
 
+typedef enum concur_refusal {
+  CONCUR_NOT_REFUSED,
+  CONCUR_NO_THREAD, /* none could be started for it */
+  CONCUR_ALL_WAIT   /* every thread that may exist waits for other jobs */
+} concur_refusal;
+
 struct concur_job {
   concur_node node;        /* submitter's batch, then the pool's queue (guarded by the pool) */
   concur_mail mail;        /* the reply; `deliver` and `drop` come from the kind of job */
@@ -65,7 +71,8 @@ struct concur_job {
   atomic_int state;      /* concur_job_state; changes are guarded, looks are not */
   atomic_bool cancelled; /* the token: somebody wants it to stop */
   bool cancel_posted;    /* guarded: cancel_mail was used */
-  bool refused;          /* came back CANCELLED because no thread could be started for it */
+  bool nested;           /* a worker submitted it, and may wait for it in a thread of this very pool */
+  uint8_t refused;       /* concur_refusal: why it came back CANCELLED though nobody cancelled it */
   atomic_uint_fast64_t started_ns; /* when it began to run; 0: not yet */
   const char *name;                /* owned by the kind of job until `free`; may be NULL */
   char *trace;            /* guarded: owned, CONCUR_TRACE_SIZE bytes; NULL until asked for */
@@ -166,10 +173,12 @@ int concur_pool_publish(concur_pool *pool, concur_node *jobs, uint32_t count);
 bool concur_pool_has_room(const concur_pool *pool);
 
 /* [pool thread] The thread's job begins to wait for other jobs, or goes on.  If no thread can be
-   started to run those, and none is left, they come back as refused. */
+   started to run those, and none is left, they come back as refused; so do nested ones when all the
+   threads that may exist wait. */
 void concur_pool_block(concur_thread *thread, bool blocks);
 
-/* [any thread] True when every thread that may exist is blocked: one more nested wait would hang. */
+/* [any thread] True when every thread that may exist but one is blocked: one more nested wait would
+   hang.  Two threads may ask before either waits, so the last one that waits finds out again. */
 bool concur_pool_exhausted(concur_pool *pool);
 
 /* [pool thread] Sets how the running job is reached; retained.  True when the job was cancelled

@@ -220,18 +220,26 @@ static void thread_main(void *argument) {
   thread_end(pool, thread);
 }
 
-/* Nobody is left who could run what is queued: it comes back as refused, and who waits for room, moved
-   to `due`, will learn the same. [under the lock] */
-static void queue_refuse(concur_pool *pool, concur_node *refused, concur_node *due) {
+static void job_refuse(concur_pool *pool, concur_job *job, concur_refusal why,
+                       concur_node *refused) {
+  job->refused = (uint8_t)why;
+  atomic_store(&job->state, CONCUR_JOB_CANCELLED);
+  atomic_fetch_sub(&pool->queued, 1);
+  pool->cancelled++;
+  concur_node_unlink(&job->node);
+  concur_list_append(refused, &job->node);
+}
+
+/* Moves to `refused` what nobody is left to run, and to `due` who waits for room. */
+static void queue_refuse(concur_pool *pool, concur_refusal why, concur_node *refused,
+                         concur_node *due) {
   concur_watches_take(&pool->room_watches, due, true);
-  concur_node *node;
-  while ((node = concur_list_pop(&pool->queue)) != NULL) {
+  concur_node *node, *next;
+  for (node = pool->queue.next; node != &pool->queue; node = next) {
     concur_job *job = concur_container_of(node, concur_job, node);
-    job->refused = true;
-    atomic_store(&job->state, CONCUR_JOB_CANCELLED);
-    atomic_fetch_sub(&pool->queued, 1);
-    pool->cancelled++;
-    concur_list_append(refused, node);
+    next = node->next;
+    /* Other jobs can wait until a thread has what it waits for. */
+    if (why == CONCUR_NO_THREAD || job->nested) job_refuse(pool, job, why, refused);
   }
 }
 
@@ -245,7 +253,9 @@ void concur_pool_block(concur_thread *thread, bool blocks) {
     thread->blocked = true;
     pool->blocked++;
     if (concur_pool_stir(pool) != 0 && !concur_pool_has_taker(pool)) {
-      queue_refuse(pool, &refused, &due);
+      queue_refuse(pool, CONCUR_NO_THREAD, &refused, &due);
+    } else if (pool->blocked >= pool->settings.thread_cap) {
+      queue_refuse(pool, CONCUR_ALL_WAIT, &refused, &due);
     }
   } else if (!blocks && thread->blocked) {
     thread->blocked = false;

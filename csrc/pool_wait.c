@@ -134,8 +134,10 @@ static void on_detach(concur_fiber *fiber) {
   if (concur_node_linked(&fiber->waiter.node)) (void)on_abort(fiber);
 }
 
-static const concur_wait wait_room = {"executor:submit", on_abort, on_detach, false};
-static const concur_wait wait_end = {"executor:shutdown", on_abort, on_detach, false};
+static const concur_wait wait_room = {
+    .name = "executor:submit", .abort = on_abort, .detach = on_detach};
+static const concur_wait wait_end = {
+    .name = "executor:shutdown", .abort = on_abort, .detach = on_detach};
 
 bool concur_pool_room_is_wanted(const concur_executor *executor) {
   return is_resting(executor) || !concur_list_empty(&executor->waiters[CONCUR_POOL_ROOM]);
@@ -184,7 +186,8 @@ void concur_pool_wait_close(concur_executor *executor) {
 
 /* ---- a call ---- */
 
-static const concur_wait wait_call = {"to_thread", concur_owned_abort, concur_owned_detach, false};
+static const concur_wait wait_call = {
+    .name = "to_thread", .abort = concur_owned_abort, .detach = concur_owned_detach};
 
 int concur_pool_wait_call(lua_State *L, concur_fiber *fiber) {
   return concur_owned_wait(L, fiber, &wait_call);

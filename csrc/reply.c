@@ -118,6 +118,23 @@ int concur_call_raise_broken(lua_State *L, concur_runtime *runtime,
   return lua_error(L);
 }
 
+void concur_call_push_exhausted(lua_State *L, concur_runtime *runtime,
+                                const concur_worker_settings *settings) {
+  concur_error_new(L, runtime, "InvalidState",
+                   "cannot submit: jobs of %s wait for jobs that wait for jobs ..., and no more "
+                   "threads may be started", settings->name);
+}
+
+/* What has become of a call whose job came back CANCELLED. */
+static concur_call_outcome outcome_unrun(const concur_job *job) {
+  switch ((concur_refusal)job->refused) {
+  case CONCUR_NOT_REFUSED: break;
+  case CONCUR_NO_THREAD: return CONCUR_CALL_BROKEN;
+  case CONCUR_ALL_WAIT: return CONCUR_CALL_REFUSED;
+  }
+  return CONCUR_CALL_CANCELLED;
+}
+
 /* Argument: the call.  Settles its future with what came. */
 static int l_settle(lua_State *L) {
   concur_call *call = lua_touserdata(L, 1);
@@ -127,7 +144,7 @@ static int l_settle(lua_State *L) {
   concur_anchor_push(L, runtime, call->slot); /* index 2: the future */
   if (concur_future_settled(future)) return 0;
   if (atomic_load(&call->job.state) == CONCUR_JOB_CANCELLED) {
-    call->outcome = call->job.refused ? CONCUR_CALL_BROKEN : CONCUR_CALL_CANCELLED;
+    call->outcome = outcome_unrun(&call->job);
   }
   switch ((concur_call_outcome)call->outcome) {
   case CONCUR_CALL_RESULTS: {
@@ -143,6 +160,10 @@ static int l_settle(lua_State *L) {
     break;
   case CONCUR_CALL_BROKEN:
     push_broken(L, runtime, call->settings, call->output);
+    concur_future_set_error(L, runtime, 2, future, 0);
+    break;
+  case CONCUR_CALL_REFUSED:
+    concur_call_push_exhausted(L, runtime, call->settings);
     concur_future_set_error(L, runtime, 2, future, 0);
     break;
   case CONCUR_CALL_CRASHED:

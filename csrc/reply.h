@@ -18,6 +18,10 @@ void concur_call_on_reply_dropped(concur_mail *mail);
 int concur_call_raise_broken(lua_State *L, concur_runtime *runtime,
                              concur_worker_settings *settings);
 
+/* Pushes the InvalidState of a call that no thread is left to run. */
+void concur_call_push_exhausted(lua_State *L, concur_runtime *runtime,
+                                const concur_worker_settings *settings);
+
 #pragma GCC visibility pop
 
 #endif

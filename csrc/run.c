@@ -279,6 +279,7 @@ void concur_run_close(lua_State *L, concur_runtime *runtime) {
   concur_capi_close(L, runtime);
   concur_executor_close(L, runtime);
   concur_task_drop_all(scheduler);
+  if (scheduler->top.state == CONCUR_FIBER_PARKED) concur_fiber_drop(&scheduler->top); /* os.exit */
   if (loop == NULL) return;
   concur_signal_close(loop);
   concur_process_close(loop);

@@ -62,8 +62,6 @@ void concur_body_break(lua_State *L, concur_body *body, const char *message) {
 
 /* ---- kill ---- */
 
-enum { DEEPEST_KILL = 100 }; /* closing a coroutine does not count C calls in Lua 5.4.4 */
-
 /* Waits, or was taken off its wait by a cancellation that it has not seen yet. */
 static bool can_kill(const concur_body *body) {
   const concur_fiber *fiber = &body->fiber;
@@ -111,26 +109,18 @@ bool concur_task_kill(lua_State *L, concur_task *task) {
     if (!queued) concur_body_break(L, body, CONCUR_TAMPERED_TEXT); /* else its step does */
     return !queued;
   }
-  if (scheduler->kills >= DEEPEST_KILL) {
-    concur_error_raise(L, runtime, "InvalidState",
-                       "more than %d kills inside each other, each in a <close> variable of the one "
-                       "before", DEEPEST_KILL);
-    return false; /* never */
-  }
   concur_fiber_detach(fiber);
   concur_body_push_task(L, runtime, body);
   fiber->state = CONCUR_FIBER_RUNNING; /* nothing can wake it or cancel it any more */
   if (!body->bare_yield) concur_fiber_quit(L, fiber, fiber->co);
   concur_fiber *killer = scheduler->current;
   concur_fiber *running = concur_fiber_running;
-  scheduler->kills++;
   scheduler->current = fiber; /* its clean-up releases what it holds */
   concur_fiber_running = NULL;
   scheduler->end_generators(L, fiber, true);
   concur_coroutine_close(L, runtime, fiber->co);
   concur_fiber_running = running;
   scheduler->current = killer;
-  scheduler->kills--;
   fiber->state = CONCUR_FIBER_DEAD;
   concur_scope_abandon_all(L, fiber);
   abandon_locks_safely(L, body);
@@ -151,7 +141,7 @@ void concur_task_drop_all(concur_scheduler *scheduler) {
   concur_node *node;
   while ((node = concur_list_pop(&scheduler->tasks)) != NULL) {
     concur_body *body = concur_container_of(node, concur_body, link);
-    body->fiber.state = CONCUR_FIBER_DEAD;
+    concur_fiber_drop(&body->fiber);
     body->task->future.state = CONCUR_CANCELLED;
     body->task->body = NULL;
     scheduler->task_count--;

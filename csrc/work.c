@@ -44,6 +44,7 @@ concur_executor *concur_work_executor(lua_State *L, concur_runtime *runtime,
 void concur_work_init(concur_work *work, concur_executor *executor, concur_loop *loop) {
   concur_job_init(&work->job, executor->pool, loop->mailbox);
   concur_pool_retain(executor->pool); /* it may outlive the state, and all who know the pool */
+  work->job.nested = loop->runtime->worker != NULL;
   work->job.run = work_run;
   work->job.free = work_free;
   work->job.mail.deliver = on_done;

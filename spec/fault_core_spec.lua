@@ -160,4 +160,33 @@ describe("a state that closes", function()
     wait_until(function() return is_idle(pool) end)
     first:result() -- has come already: no turn, but mail is delivered
   ]])
+
+  closing("while tasks wait in channels loses no memory", [[
+    local full, empty = concur.Channel(1), concur.Channel(0)
+    full:send(0)
+    concur.spawn(full.send, full, { "never" })
+    concur.spawn(empty.send, empty, { "never" })
+    concur.spawn(concur.Channel(0).recv, concur.Channel(0))
+    concur.spawn(empty.iter(concur.Channel(0)))
+    concur.sleep(0)
+  ]])
+
+  closing("with a value on its way to a receiver loses no memory", [[
+    local pool = concur.ThreadPoolExecutor(1)
+    local channel = concur.Channel(0)
+    concur.spawn(channel.recv, channel)
+    concur.sleep(0)
+    pool:submit(function(ch) ch:try_send { "value" } end, channel)
+    wait_until(function() return is_idle(pool) end)
+  ]])
+
+  closing("with a value for a receiver that has not had its turn loses no memory", [[
+    local pool = concur.ThreadPoolExecutor(1)
+    local channel = concur.Channel(0)
+    concur.spawn(channel.recv, channel)
+    concur.sleep(0)
+    local sent = pool:submit(function(ch) return ch:try_send { "value" } end, channel)
+    wait_until(function() return is_idle(pool) end)
+    assert(sent:result()) -- has come already: no turn, but mail is delivered
+  ]])
 end)
