@@ -1,6 +1,8 @@
 -- SPDX-License-Identifier: MIT
 -- A task waits for an event that another sets, and the other way round.
 
+local patterns = require "harness.patterns"
+
 return {
   title = "event ping-pong",
   unit = "round",
@@ -27,17 +29,7 @@ return {
   end,
 
   -- Two coroutines in turn.
-  limit = function(native)
-    return function(n)
-      local yield = native.yield
-      local function loop()
-        for _ = 1, n do
-          yield()
-        end
-      end
-      native.drive(coroutine.create(loop), coroutine.create(loop))
-    end
-  end,
+  limit = patterns.in_turn(2, 1),
 
   python = [[
 import asyncio

@@ -1,6 +1,8 @@
 -- SPDX-License-Identifier: MIT
 -- A task waits for a future that another task settles: the wake-up of a waiter.
 
+local patterns = require "harness.patterns"
+
 return {
   title = "future: pending hand-off",
   unit = "future",
@@ -32,17 +34,7 @@ return {
   end,
 
   -- Two coroutines in turn.
-  limit = function(native)
-    return function(n)
-      local yield = native.yield
-      local function loop()
-        for _ = 1, n do
-          yield()
-        end
-      end
-      native.drive(coroutine.create(loop), coroutine.create(loop))
-    end
-  end,
+  limit = patterns.in_turn(2, 1),
 
   cqueues = function(_, controller)
     local condition = require "cqueues.condition"

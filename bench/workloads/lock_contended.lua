@@ -1,6 +1,8 @@
 -- SPDX-License-Identifier: MIT
 -- Two tasks that want the same lock, and give way while they hold it.
 
+local patterns = require "harness.patterns"
+
 return {
   title = "lock, contended",
   unit = "acquire + release",
@@ -23,17 +25,7 @@ return {
   end,
 
   -- Each critical section is two switches: one inside it, one to be handed the lock.
-  limit = function(native)
-    return function(n)
-      local yield = native.yield
-      local function loop()
-        for _ = 1, n do
-          yield()
-        end
-      end
-      native.drive(coroutine.create(loop), coroutine.create(loop))
-    end
-  end,
+  limit = patterns.in_turn(2, 1),
 
   python = [[
 import asyncio

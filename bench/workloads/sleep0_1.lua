@@ -1,6 +1,8 @@
 -- SPDX-License-Identifier: MIT
 -- One task that gives way again and again: what one switch through the scheduler costs.
 
+local patterns = require "harness.patterns"
+
 return {
   title = "sleep(0), 1 task",
   unit = "sleep",
@@ -17,16 +19,7 @@ return {
   end,
 
   -- A coroutine that yields in C and is resumed from C.
-  limit = function(native)
-    return function(n)
-      local yield = native.yield
-      native.drive(coroutine.create(function()
-        for _ = 1, n do
-          yield()
-        end
-      end))
-    end
-  end,
+  limit = patterns.in_turn(1, 1),
 
   -- The same from Lua.
   wrap = function()

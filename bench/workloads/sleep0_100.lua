@@ -1,6 +1,8 @@
 -- SPDX-License-Identifier: MIT
 -- A hundred tasks that give way to each other.
 
+local patterns = require "harness.patterns"
+
 local TASKS = 100
 
 return {
@@ -25,20 +27,7 @@ return {
     end
   end,
 
-  limit = function(native)
-    return function(n)
-      local yield = native.yield
-      local coroutines = {}
-      for i = 1, TASKS do
-        coroutines[i] = coroutine.create(function()
-          for _ = 1, n // TASKS do
-            yield()
-          end
-        end)
-      end
-      native.drive(table.unpack(coroutines))
-    end
-  end,
+  limit = patterns.in_turn(TASKS, TASKS),
 
   luv = function(uv)
     return function(n)
@@ -62,21 +51,12 @@ return {
   end,
 
   cqueues = function(cqueues, controller)
-    local condition = require "cqueues.condition"
     return function(n)
-      local left, ended = TASKS, condition.new()
-      for _ = 1, TASKS do
-        controller:wrap(function()
-          for _ = 1, n // TASKS do
-            cqueues.sleep(0)
-          end
-          left = left - 1
-          if left == 0 then
-            ended:signal()
-          end
-        end)
-      end
-      ended:wait()
+      patterns.cqueues_gather(controller, TASKS, function()
+        for _ = 1, n // TASKS do
+          cqueues.sleep(0)
+        end
+      end)
     end
   end,
 

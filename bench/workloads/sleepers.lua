@@ -2,6 +2,8 @@
 -- A hundred thousand tasks that sleep for 0.1 to 0.2 seconds at the same time. Counted is the
 -- processor's time, since most of the other passes in waiting.
 
+local patterns = require "harness.patterns"
+
 return {
   title = "100k sleepers, CPU",
   unit = "task",
@@ -52,19 +54,10 @@ return {
   end,
 
   cqueues = function(cqueues, controller)
-    local condition = require "cqueues.condition"
     return function(n)
-      local left, ended = n, condition.new()
-      for i = 1, n do
-        controller:wrap(function()
-          cqueues.sleep(0.1 + i % 100 * 0.001)
-          left = left - 1
-          if left == 0 then
-            ended:signal()
-          end
-        end)
-      end
-      ended:wait()
+      patterns.cqueues_gather(controller, n, function(i)
+        cqueues.sleep(0.1 + i % 100 * 0.001)
+      end)
     end
   end,
 

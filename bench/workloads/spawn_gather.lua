@@ -30,6 +30,7 @@ return {
     end
   end,
 
+  -- By hand: harness/patterns.lua has the same, with a call more for each task.
   cqueues = function(_, controller)
     local condition = require "cqueues.condition"
     return function(n)
