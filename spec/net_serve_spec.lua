@@ -3,11 +3,13 @@
 -- graceful ends, slow and rude clients, many connections.
 
 local concur = require "concur"
+local core = require "concur.core"
 local expect = require "spec.support.expect"
 local support = require "spec.support"
 local testing = require "concur.testing"
 
 local net = concur.net
+local plain_it = it
 local it = testing.wrap_it(it, { clock = false })
 
 -- How many connections at the same time "many" is: `make test` keeps it small.
@@ -130,6 +132,39 @@ describe("net.serve", function()
     server:result()
   end)
 
+  it("reports an on_error that fails itself, and goes on", function(case)
+    local server, port, listener = start(function(stream)
+      stream:read()
+      error "a broken handler"
+    end, { on_error = function()
+      error "a broken on_error"
+    end })
+    for _ = 1, 2 do
+      local client <close> = connect(port)
+      assert.is_nil(ask(client, "x"))
+      local reports = case:take_reports()
+      assert.equal(1, #reports)
+      assert.is_truthy(tostring(reports[1].error):find "a broken on_error")
+      assert.is_truthy(reports[1].message:find("on_error", 1, true), reports[1].message)
+    end
+    listener:close()
+    server:result()
+  end)
+
+  it("sets the options of its connections", function()
+    local listening = concur.Future()
+    local server = concur.spawn(net.serve, function(stream)
+      local nodelay = core.socket_get(stream:fd(), "tcp-nodelay")
+      stream:write(tostring(nodelay), " ", core.socket_get(stream:fd(), "tcp-keepidle"), "\n")
+    end, "127.0.0.1", 0, { nodelay = false, keepalive = 30, on_listen = function(listener)
+      listening:set_result(listener)
+    end })
+    local client <close> = connect(select(2, listening:result():address()))
+    assert.equal("false 30", client:read())
+    listening:result():close()
+    server:result()
+  end)
+
   it("closes the stream when its handler returns, with unsent bytes sent", function()
     local server, port, listener = start(function(stream)
       stream:write(("x"):rep(3000000))
@@ -163,6 +198,19 @@ describe("net.serve", function()
     assert.equal(3, most)
     listener:close()
     server:result()
+  end)
+
+  it("may be ended by a handler, also when it is full", function()
+    for _, limit in ipairs { 1, 2 } do
+      local server, port, listener
+      server, port, listener = start(function(stream)
+        stream:read()
+        listener:close()
+      end, { limit = limit })
+      local client <close> = connect(port)
+      assert.is_nil(ask(client, "end"))
+      assert.is_true(server:result())
+    end
   end)
 end)
 
@@ -228,6 +276,23 @@ describe("the end of net.serve", function()
     listener:close()
     assert.is_true(server:result())
     assert.is_nil((client:read()))
+  end)
+
+  plain_it("comes after five seconds, or the grace time that is given", function()
+    for grace, expected in pairs { [false] = 5, [0.5] = 0.5, [-1] = 0, [math.huge] = 100 } do
+      testing.run(function() -- in virtual time
+        local server, port, listener = start(function(stream)
+          stream:write "hello\n"
+          concur.sleep(100)
+        end, { grace = grace or nil })
+        local client <close> = connect(port)
+        assert.equal("hello", client:read())
+        local begun = concur.now()
+        listener:close()
+        assert.is_true(server:result())
+        assert.near(expected, concur.now() - begun, 1e-6)
+      end)
+    end
   end)
 
   it("of the whole run leaves nothing", function()
@@ -340,6 +405,46 @@ describe("a server", function()
         LUA_CPATH = support.build .. "/?.so;;",
       } })
     assert.equal("lived\n", result.stdout, support.describe(result))
+  end)
+
+  it("tells once that descriptors are used up, and tries when one of its own is closed", function()
+    support.check_lua([[
+      local concur = require "concur"
+      local net = concur.net
+      local EMFILE = 24
+      local runner <close> = concur.Runner { clock = concur.testing.Clock() }
+      runner:run(function()
+        local listener = assert(net.listen("127.0.0.1", 0))
+        local _, port = listener:address()
+        local told = {}
+        local server = concur.spawn(net.serve, function(stream)
+          for line in stream:lines() do stream:write(line, "\n") end
+        end, listener, { on_error = function(err, stream)
+          assert(stream == nil)
+          told[#told + 1] = err.code
+        end })
+        local function ask(client)
+          client:write "x\n"
+          return client:read()
+        end
+        for round = 1, 2 do
+          local first <close> = assert(net.connect("127.0.0.1", port))
+          assert(ask(first) == "x")
+          testhost.fail(" accept4 ", 1, 1 << 40, EMFILE)
+          local second <close> = assert(net.connect("127.0.0.1", port))
+          concur.sleep(1000.5)
+          assert(#told == round and told[round] == "EMFILE", #told)
+          local tries = testhost.fail()
+          assert(tries < 2200, tries) -- one a second, and one more after a collection
+          local start = concur.now()
+          first:close()
+          assert(ask(second) == "x")
+          assert(concur.now() == start, "it waited")
+        end
+        listener:close()
+        server:result()
+      end)
+    ]], { lua = support.host, env = { LUA_CPATH = support.build .. "/faults/?.so;;" } })
   end)
 
   it("serves many connections at the same time", function()

@@ -101,6 +101,24 @@ describe("net.connect and net.listen", function()
     assert.is_true(refused)
   end)
 
+  it("listen to all addresses of one family, or where there is no IPv6", function()
+    for family, host in pairs { inet = "0.0.0.0", inet6 = "::" } do
+      local listener <close> = assert(net.listen("*", 0, { family = family }))
+      assert.equal(host, (listener:address()))
+    end
+    local out = support.check_lua([[
+      local net = require "concur.net"
+      local EAFNOSUPPORT = 97
+      testhost.fail(" socket ", 1, 1, EAFNOSUPPORT)
+      local listener, err = net.listen("*", 0)
+      assert(testhost.fail() == 1)
+      print(assert(listener, err):address())
+      testhost.fail(" socket ", 1, 1, EAFNOSUPPORT)
+      print(select(2, net.listen("*", 0, { family = "inet6" })).code)
+    ]], { lua = support.host, env = { LUA_CPATH = support.build .. "/faults/?.so;;" } })
+    assert.matches("^0%.0%.0%.0\t%d+\nEAFNOSUPPORT\n$", out)
+  end)
+
   it("connect over Unix sockets, and remove the file", function()
     local path = support.tmpdir() .. "/socket"
     local listener = assert(net.listen { path = path })
@@ -248,6 +266,13 @@ describe("net.connect and net.listen", function()
     assert.same({ "127.0.0.2", from }, { server:peer_address() })
     expect_code("EADDRNOTAVAIL", "127.0.0.1:" .. port, net.connect("127.0.0.1", port,
       { local_address = "192.0.2.1" }))
+    for _, host in ipairs { "127.0.0.1", "::1" } do -- a port alone, of any address
+      local other <close>, other_port = listen(host)
+      from = free_port()
+      local again <close> = assert(net.connect(host, other_port, { local_port = from }))
+      assert.same({ host, from }, { again:local_address() })
+      assert(other:accept()):close()
+    end
   end)
 
   it("set the options of TCP", function()
@@ -288,6 +313,19 @@ describe("net.connect and net.listen", function()
     end
     assert.same({ true, true }, options_of(other:nodelay(true)))
     assert.same({ true, false }, options_of(other:keepalive(false)))
+  end)
+
+  it("probe after the seconds of `keepalive`, 60 if it is true", function()
+    local listener <close>, port = listen("127.0.0.1", { keepalive = 10 })
+    local client <close> = assert(net.connect("127.0.0.1", port, { keepalive = true }))
+    local server <close> = assert(listener:accept())
+    local function idle(stream)
+      return core.socket_get(stream:fd(), "tcp-keepidle")
+    end
+    assert.same({ 60, 10 }, { idle(client), idle(server) })
+    client:keepalive(7.5)
+    server:keepalive(true)
+    assert.same({ 8, 60 }, { idle(client), idle(server) })
   end)
 
   it("wait for a Unix server whose queue is full", function()
@@ -374,6 +412,43 @@ describe("a name with several addresses", function()
     assert(listener:accept()):close()
     full:close()
     assert.is_truthy(fillers)
+  end)
+
+  it("has its families tried in turn", function()
+    local listener <close>, port = listen("::1")
+    local _, fillers <close>, full_port = full_listener()
+    local client <close> = concur.timeout(10 * support.time_scale, net.connect, "example", port, {
+      attempt_delay = math.huge, -- only a failure makes it go on
+      resolver = resolver_of {
+        { address = "127.0.0.1", family = "inet", port = REFUSED },
+        { address = "127.0.0.1", family = "inet", port = full_port }, -- which never answers
+        { address = "::1", family = "inet6" },
+      },
+    })
+    assert.equal("::1", (client:peer_address()))
+    assert(listener:accept()):close()
+    assert.is_truthy(fillers)
+  end)
+
+  plain_it("gives each attempt a quarter of a second, or what is asked for", function()
+    for delay, expected in pairs { [false] = 0.25, [1.5] = 1.5, [-1] = 0 } do
+      testing.run(function() -- in virtual time
+        local listener <close>, port = listen()
+        local _, fillers <close>, full_port = full_listener()
+        local start = concur.now()
+        local client <close> = assert(net.connect("example", port, {
+          attempt_delay = delay or nil,
+          resolver = resolver_of {
+            { address = "127.0.0.1", family = "inet", port = full_port },
+            { address = "127.0.0.1", family = "inet" },
+          },
+        }))
+        assert.near(expected, concur.now() - start, 1e-6)
+        assert(listener:accept()):close()
+        assert.is_truthy(fillers)
+        client:close()
+      end)
+    end
   end)
 
   it("fails with all that went wrong", function()
@@ -665,6 +740,19 @@ describe("descriptors", function()
     exchange(client, server)
     expect_code("EINVAL", "listen", net.listen_fd(client:fd()))
     expect_code("EBADF", "listen", net.listen_fd(999))
+  end)
+
+  it("of listeners take options of the connections, and no others", function()
+    local listener, port = listen()
+    local again <close> = assert(net.listen_fd(assert(listener:detach()),
+      { nodelay = false, keepalive = 20 }))
+    local client <close> = assert(net.connect("127.0.0.1", port))
+    local server <close> = assert(again:accept())
+    assert.is_false(core.socket_get(server:fd(), "tcp-nodelay"))
+    assert.equal(20, core.socket_get(server:fd(), "tcp-keepidle"))
+    expect.message("bad argument #2 to 'listen_fd' (unknown option 'backlog')", net.listen_fd, 999,
+      { backlog = 1 })
+    assert.is_false(client:closed())
   end)
 
   it("of listeners leave their file, and nobody waiting", function()

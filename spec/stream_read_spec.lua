@@ -6,11 +6,12 @@ local concur = require "concur"
 local everywhere = require "spec.support.cancel_everywhere"
 local expect = require "spec.support.expect"
 local faults = require "spec.support.faults"
+local streams = require "spec.support.streams"
 local support = require "spec.support"
 local testing = require "concur.testing"
 
 local net = concur.net
-local pair = require("spec.support.streams").pair
+local pair, tcp_pair = streams.pair, streams.tcp_pair
 local plain_it = it
 local it = testing.wrap_it(it, { clock = false })
 
@@ -199,30 +200,37 @@ local function write_in_pieces(stream, bytes)
   stream:close()
 end
 
-describe("the read formats", function()
-  it("consume and return the same as those of io, on the same random bytes", function()
-    support.seed()
-    local directory = support.tmpdir()
-    for round = 1, 150 do
-      local bytes = random_bytes()
-      support.write_file(directory .. "/bytes", bytes)
-      local file <close> = assert(io.open(directory .. "/bytes", "rb"))
-      local writer, stream <close> = net.socketpair()
-      concur.spawn(write_in_pieces, writer, bytes)
-      for step = 1, 60 do
-        local formats = random_formats()
-        local expected = pack_result(file:read(table.unpack(formats)))
-        local got = pack_result(stream:read(table.unpack(formats)))
-        if table.concat(expected, "|") ~= table.concat(got, "|") then
-          assert.same({ round, step, formats, expected }, { round, step, formats, got })
-        end
-        if expected[expected.n] == "nil" and file:seek() == #bytes then
-          break
-        end
-      end
-      assert.equal(file:read "a", stream:read "a")
+-- Reads both to the end, by the same random formats.
+local function compare(file, size, stream)
+  for step = 1, 60 do
+    local formats = random_formats()
+    local expected = pack_result(file:read(table.unpack(formats)))
+    local got = pack_result(stream:read(table.unpack(formats)))
+    if table.concat(expected, "|") ~= table.concat(got, "|") then
+      assert.same({ step, formats, expected }, { step, formats, got })
     end
-  end)
+    if expected[expected.n] == "nil" and file:seek() == size then
+      break
+    end
+  end
+  assert.equal(file:read "a", stream:read "a")
+end
+
+describe("the read formats", function()
+  for kind, connect in pairs { ["Unix sockets"] = pair, TCP = tcp_pair } do
+    it("consume and return the same as those of io, on the same random bytes: " .. kind, function()
+      support.seed()
+      local directory = support.tmpdir()
+      for _ = 1, 100 do
+        local bytes = random_bytes()
+        support.write_file(directory .. "/bytes", bytes)
+        local file <close> = assert(io.open(directory .. "/bytes", "rb"))
+        local writer, stream, _ <close> = connect()
+        concur.spawn(write_in_pieces, writer, bytes)
+        compare(file, #bytes, stream)
+      end
+    end)
+  end
 
   it("write numbers as io does", function()
     local numbers = { 0, -1, 1.0, -0.0, 0.1, 1e15, 1e16, 1e100, 2 ^ 53, 2 ^ 63, math.maxinteger,
@@ -433,6 +441,27 @@ describe("a reader", function()
     writer:result()
   end)
 
+  it("is at first given 64 KiB ahead, and more below 16 KiB", function()
+    local one, other, _ <close> = pair()
+    local writer = concur.spawn(function()
+      for _ = 1, 30 do
+        other:write(("x"):rep(10000))
+      end
+    end)
+    assert.equal("x", one:read(1))
+    concur.sleep(0.02)
+    local held = one:buffered()
+    assert.is_true(held >= 65536 and held < 3 * 65536, held)
+    one:read(held - 16385)
+    concur.sleep(0.01)
+    assert.equal(16385, one:buffered())
+    one:read(1)
+    concur.sleep(0.01)
+    assert.is_true(one:buffered() >= 65536, one:buffered())
+    assert.equal(300000 - held + 16383, #one:read(300000 - held + 16383))
+    writer:result()
+  end)
+
   it("may have a deadline that every byte puts off, and one for all", function()
     local one, other, _ <close> = pair()
     local writer = concur.spawn(function()
@@ -564,10 +593,10 @@ describe("bytes that were received and not returned yet", function()
 end)
 
 describe("a read cancelled at every step", function()
-  local function scenario(read, expected)
+  local function scenario(read, expected, connect)
     plain_it("consumes all or nothing: " .. expected, function()
       everywhere(function(case)
-        local one, other, _ <close> = pair()
+        local one, other, _ <close> = (connect or pair)()
         local victim = case:victim(function()
           return read(one)
         end)
@@ -600,4 +629,21 @@ describe("a read cancelled at every step", function()
   scenario(function(stream)
     return stream:read_until "line\n"
   end, "12 34\nline\n")
+
+  scenario(function(stream)
+    return stream:read(10)
+  end, "12 34\nline", tcp_pair)
+
+  scenario(function(stream)
+    return stream:read_some(3)
+  end, "12 ", tcp_pair)
+
+  scenario(function(stream)
+    local buffer = concur.SharedBuffer(2)
+    return buffer:tostring(1, stream:read_into(buffer))
+  end, "12")
+
+  scenario(function(stream)
+    return stream:lines "L"()
+  end, "12 34\n")
 end)

@@ -5,11 +5,12 @@
 local concur = require "concur"
 local everywhere = require "spec.support.cancel_everywhere"
 local expect = require "spec.support.expect"
+local streams = require "spec.support.streams"
 local support = require "spec.support"
 local testing = require "concur.testing"
 
 local net = concur.net
-local pair = require("spec.support.streams").pair
+local pair, tcp_pair = streams.pair, streams.tcp_pair
 local plain_it = it
 local it = testing.wrap_it(it, { clock = false })
 
@@ -109,6 +110,37 @@ describe("stream:write", function()
     assert.equal("ab", other:read_some())
   end)
 
+  it("goes out at once if it is the first of a turn, or always after setvbuf 'no'", function()
+    local listener <close> = assert(net.listen("127.0.0.1", 0))
+    local probe = assert(require("socket").connect(listener:address()))
+    local one <close> = assert(listener:accept())
+    probe:settimeout(0)
+    local function arrived() -- without a turn of the loop
+      return (select(3, probe:receive "*a"))
+    end
+    one:write "a"
+    one:write "b"
+    assert.equal("a", arrived())
+    assert.is_true(one:setvbuf "no") -- sends what waits
+    assert.equal("b", arrived())
+    one:write "c"
+    one:write "d"
+    assert.equal("cd", arrived())
+    for _, mode in ipairs { "full", "line" } do
+      assert.is_true(one:setvbuf(mode, 100))
+      concur.sleep(0.001) -- another turn
+      one:write "e\n"
+      one:write "f\n"
+      assert.equal("e\n", arrived())
+      one:flush()
+      assert.equal("f\n", arrived())
+    end
+    probe:close()
+    expect.message("bad argument #1 to 'setvbuf' (invalid option 'none')", function()
+      one:setvbuf "none"
+    end)
+  end)
+
   it("waits for room before it takes anything, and then takes all", function()
     local one, other, _ <close> = pair()
     local chunk = ("x"):rep(50000)
@@ -174,6 +206,24 @@ describe("stream:write", function()
     assert.equal("EPIPE", select(2, one:flush()).code)
     assert.equal("EPIPE", select(2, one:shutdown()).code)
     assert.is_true(one:close()) -- nothing was lost that has not been told
+  end)
+
+  it("names the address when the other side of TCP is gone", function()
+    local one, other, _ <close> = tcp_pair()
+    local host, port = one:peer_address()
+    one:write "never read"
+    concur.sleep(0.01)
+    other:close() -- a reset
+    concur.sleep(0.01)
+    local ok, err
+    for _ = 1, 3 do
+      ok, err = one:write "x"
+      concur.checkpoint()
+    end
+    assert.is_nil(ok)
+    assert.is_truthy(err.code == "EPIPE" or err.code == "ECONNRESET", err.code)
+    assert.equal(host .. ":" .. port, err.address)
+    assert.is_truthy(err.message:find(err.address, 1, true), err.message)
   end)
 
   it("tells writers that wait when the other side goes away", function()
@@ -314,6 +364,25 @@ describe("stream:close", function()
     local result, err = closing:result()
     assert.is_nil(result)
     assert.is_truthy(err.code == "EPIPE" or err.code == "ECONNRESET", err.code)
+  end)
+
+  plain_it("takes five seconds at most, or what is asked for", function()
+    for grace, expected in pairs { [false] = 5, [2.5] = 2.5, [-1] = 0 } do
+      testing.run(function() -- in virtual time
+        local one, other, _ <close> = pair()
+        one:write(("x"):rep(1500000))
+        local start = concur.now()
+        local ok, err = one:close(grace or nil)
+        assert.is_nil(ok)
+        assert.equal("ETIMEDOUT", err.code)
+        assert.near(expected, concur.now() - start, 1e-6)
+        assert.is_false(other:closed())
+      end)
+    end
+    local one, _, _ <close> = pair()
+    expect.message("bad argument #1 to 'close' (duration must not be NaN)", function()
+      one:close(0 / 0)
+    end)
   end)
 
   it("closes and sends in a cancelled scope too", function()

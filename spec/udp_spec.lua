@@ -2,6 +2,7 @@
 -- net.udp: datagrams over the loopback interface.
 
 local concur = require "concur"
+local core = require "concur.core"
 local everywhere = require "spec.support.cancel_everywhere"
 local expect = require "spec.support.expect"
 local net = require "concur.net"
@@ -168,6 +169,59 @@ describe("net.udp", function()
     assert.equal("ENODEV", select(2, one:set { multicast_interface = "no0" }).code)
   end)
 
+  it("sets each option at the system, at first and later", function()
+    local function options_of(socket, ...)
+      local values = {}
+      for i, name in ipairs { ... } do
+        values[i] = core.socket_get(socket:fd(), name)
+      end
+      return values
+    end
+    local FOUR = { "broadcast", "ip-multicast-ttl", "ip-multicast-loop", "reuseaddr", "reuseport" }
+    local plain <close> = assert(net.udp("127.0.0.1", 0))
+    assert.same({ false, 1, true, false, false }, options_of(plain, table.unpack(FOUR)))
+    local one <close> = assert(net.udp("127.0.0.1", 0, { broadcast = true, multicast_ttl = 3,
+      multicast_loop = false, reuseaddr = true, reuseport = true }))
+    assert.same({ true, 3, false, true, true }, options_of(one, table.unpack(FOUR)))
+    assert(one:set { broadcast = false, multicast_ttl = 4, multicast_loop = true })
+    assert.same({ false, 4, true, true, true }, options_of(one, table.unpack(FOUR)))
+    assert(one:set { receive_buffer = 20000, send_buffer = 30000 })
+    local sizes = options_of(one, "recv-buffer-size", "send-buffer-size")
+    assert.is_true(sizes[1] >= 20000 and sizes[1] <= 40000, sizes[1]) -- Linux doubles them
+    assert.is_true(sizes[2] >= 30000 and sizes[2] <= 60000, sizes[2])
+    local SIX = { "ipv6-unicast-hops", "ipv6-multicast-hops", "ipv6-multicast-loop", "ipv6-v6only" }
+    local six <close> = assert(net.udp("::1", 0, { ttl = 5, multicast_ttl = 6,
+      multicast_loop = false, ipv6only = true }))
+    assert.same({ 5, 6, false, true }, options_of(six, table.unpack(SIX)))
+  end)
+
+  it("hears IPv4 on an IPv6 socket, unless it is for IPv6 only", function()
+    for _, only in ipairs { false, true } do
+      local all <close> = assert(net.udp("*", 0, { family = "inet6", ipv6only = only }))
+      local _, port = all:address()
+      local two <close> = assert(net.udp "127.0.0.1")
+      two:send_to("by IPv4", "127.0.0.1", port)
+      local heard, data, host = concur.move_on_after(0.02, all.recv_from, all)
+      assert.same(only and { false } or { true, "by IPv4", "::ffff:127.0.0.1" },
+        { heard, data, host })
+    end
+  end)
+
+  it("has an address of the family that is asked for, or none", function()
+    for family, host in pairs { inet = "::1", inet6 = "127.0.0.1" } do
+      local socket, err = net.udp(host, 0, { family = family })
+      assert.is_nil(socket)
+      assert.equal("EAI_NONAME", err.code)
+      assert.equal(host, err.address)
+    end
+    for family, host in pairs { inet = "127.0.0.1", inet6 = "::1" } do
+      for _, name in ipairs { host, "localhost" } do
+        local socket <close> = assert(net.udp(name, 0, { family = family }))
+        assert.equal(host, (socket:address()))
+      end
+    end
+  end)
+
   it("shares a port with reuseport", function()
     local one <close> = assert(net.udp("127.0.0.1", 0, { reuseport = true }))
     local _, port = one:address()
@@ -316,6 +370,29 @@ describe("an arm that receives", function()
   end)
 end)
 
+describe("a sending task", function()
+  it("that is cancelled while the system has no room has sent nothing", function()
+    support.check_lua([[
+      local concur = require "concur"
+      concur.run(function()
+        local one <close> = assert(concur.net.udp("127.0.0.1", 0))
+        local two <close> = assert(concur.net.udp "127.0.0.1")
+        local _, port = one:address()
+        assert(two:connect("127.0.0.1", port))
+        local EAGAIN = 11
+        for _, send in ipairs { function() return two:send "never" end,
+          function() return two:send_to("never", "127.0.0.1", port) end } do
+          testhost.fail(" sendmsg sendto send ", 1, 1 << 40, EAGAIN)
+          assert(not concur.move_on_after(0.01, send))
+          assert(testhost.fail() > 0)
+        end
+        assert(two:send "now")
+        assert(one:recv_from() == "now")
+      end)
+    ]], { lua = support.host, env = { LUA_CPATH = support.build .. "/faults/?.so;;" } })
+  end)
+end)
+
 describe("a receiving task", function()
   it("can be cancelled at every step; no datagram is lost", function()
     everywhere(function(case)
@@ -337,6 +414,30 @@ describe("a receiving task", function()
         assert.equal("cancelled", outcome)
         assert.equal("only one", (one:recv_from()))
       end
+    end, { also = { "kill" } })
+  end)
+
+  it("can be cancelled at every step in a select, too", function()
+    everywhere(function(case)
+      local one, two, port, _ <close> = pair()
+      case:victim(function()
+        local _ <close> = case:guard()
+        local key, data = concur.select { data = one:receiving(), event = concur.Event():waiting() }
+        assert.equal("data", key)
+        return data
+      end)
+      local sender = concur.spawn(function()
+        concur.sleep(1)
+        two:send_to("only one", "127.0.0.1", port)
+      end)
+      local outcome, data = case:join()
+      concur.wait { sender }
+      if outcome ~= "done" then
+        assert.equal("cancelled", outcome)
+        data = one:recv_from()
+      end
+      assert.equal("only one", data)
+      assert.is_false((concur.move_on_after(1, one.recv_from, one)))
     end, { also = { "kill" } })
   end)
 

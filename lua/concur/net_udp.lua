@@ -18,9 +18,11 @@ local ANY = { inet = "0.0.0.0", inet6 = "::" }
 local methods = core.udp_methods
 local send_to, connect = methods.send_to, methods.connect
 
--- The first address of a host, as a number; or nil, err.
+-- The first address of a host, as a number; or nil, err. A number of another family is as unknown as
+-- a name that has none of this one.
 local function number_of(host, family)
-  if core.ip_family(host) then
+  local is = core.ip_family(host)
+  if is and is == (family or is) then
     return host
   end
   local list, err = concur.dns.resolve(host, nil, { type = "udp", family = family })

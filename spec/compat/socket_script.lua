@@ -310,6 +310,56 @@ do
   show("gettime", math.abs(socket.gettime() - os.time()) < 2)
 end
 
+-- Misuse ----------------------------------------------------------------------------------------
+
+do
+  local client, peer, server = pair()
+  for _, code in ipairs {
+    "client:receive 'l'", "client:receive(-1)", "client:receive {}", "client:receive('*l', {})",
+    "client:send()", "client:send {}", "client:send('x', 'y')", "client:send('x', 1, {})",
+    "client:settimeout 'x'", "client:settimeout(1, 'q')", "client:settimeout(1, {})",
+    "client:setoption()", "client:setoption('nonsense', 1)", "client:setoption('keepalive', 1)",
+    "client:setoption('error', 1)", "client:getoption()", "client:getoption 'nonsense'",
+    "client:accept()", "client:shutdown(1)", "client:setfd()", "client:setfd 'x'",
+    "client:connect()", "client:connect '127.0.0.1'", "server:send 'x'", "server:receive()",
+    "client.receive()", "client.receive 'x'", "client.settimeout(5)", "client.close()",
+    "client.getoption 'linger'", "client.getpeername {}", "server.accept(client)",
+    "socket.tcp():listen 'x'", "socket.tcp():setpeername()", "socket.tcp():setpeername 'x'",
+    "socket.tcp():bind()", "socket.tcp():bind('127.0.0.1', {})", "socket.tcp():setsockname()",
+    "socket.connect()", "socket.connect '127.0.0.1'", "socket.connect({}, 1)",
+    "socket.connect('127.0.0.1', 1, {})", "socket.connect('127.0.0.1', 1, '127.0.0.1', {})",
+    "socket.sleep()", "socket.sleep 'x'", "socket.skip 'x'", "socket.select(1)",
+    "socket.select(nil, 1)", "socket.select(nil, nil, 'x')", "socket.dns.toip()",
+    "socket.dns.tohostname {}", "socket.dns.getaddrinfo()",
+    "socket.udp():sendto()", "socket.udp():sendto 'x'", "socket.udp():sendto('x', '127.0.0.1')",
+    "socket.udp():receive 'x'", "socket.udp():receivefrom {}", "socket.udp():setsockname()",
+    "socket.udp():setpeername()", "socket.udp():setpeername '127.0.0.1'", "socket.udp():send 'x'",
+    "socket.udp():getpeername()", "socket.udp():settimeout {}", "socket.udp().receive()",
+    "socket.udp():setoption('ip-add-membership', 1)",
+    "socket.udp():setoption('ip-add-membership', {})",
+  } do
+    -- Not a tail call, after which nobody knows how the function was called.
+    local fn = assert(load("local socket, client, server = ...\nlocal _ = " .. code, "=user"))
+    local ok, message = pcall(fn, socket, client, server)
+    print(code, ok, (tostring(message):gsub("0x%x+", "ADDRESS")))
+  end
+  show("a port that is none", socket.tcp():connect("127.0.0.1", -5))
+  show("a service that is none", socket.tcp():bind("127.0.0.1", "no-such-service"))
+  show("from here", socket.connect("127.0.0.1", 1, "127.0.0.1", 0))
+  show("by IPv4", socket.connect4("127.0.0.1", 1))
+  show("by IPv6", socket.connect6("::1", 1))
+  for _, host in ipairs { "*", "localhost", "::1" } do
+    local listening = assert(socket.bind(host, 0))
+    local address, port = listening:getsockname()
+    show("where it listens", address)
+    local to = ({ ["*"] = "127.0.0.1" })[host] or host
+    local from = assert(socket.connect(to, port, to, 0))
+    show("connected from", (from:getsockname()), (from:getpeername()))
+    close(from, listening)
+  end
+  close(client, peer, server)
+end
+
 -- Random data, random pieces, random patterns ----------------------------------------------------
 
 do

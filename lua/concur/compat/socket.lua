@@ -79,6 +79,12 @@ end
 ---@return table? client
 ---@return string? err
 function socket.connect(host, port, local_host, local_port, family)
+  common.check_string(host, 1, "connect")
+  common.check_string(port, 2, "connect")
+  if local_host ~= nil then
+    common.check_string(local_host, 3, "connect")
+    common.check_string(local_port or 0, 4, "connect")
+  end
   local client = new_tcp(family)
   if local_host then
     local ok, err = client:bind(local_host, local_port or 0)
@@ -126,6 +132,9 @@ end
 ---@return table? server
 ---@return string? err
 function socket.bind(host, port, backlog)
+  common.check_string(host, 1, "bind")
+  common.check_string(port, 2, "bind")
+  common.opt_number(backlog, 3, "bind", 0)
   local server = tcp.tcp()
   server:setoption("reuseaddr", true)
   local ok, err = server:bind(host, port)
@@ -190,6 +199,7 @@ end
 ---@param ... any
 ---@return any ...
 function socket.skip(count, ...)
+  count = common.check_number(count, 1, "skip")
   if count < 0 then
     return count, ...
   end
@@ -206,7 +216,7 @@ socket.gettime = core.wall_time
 ---@async
 ---@param seconds number
 function socket.sleep(seconds)
-  concur.sleep(seconds)
+  concur.sleep(common.check_number(seconds, 1, "sleep"))
 end
 
 -- Names -----------------------------------------------------------------------------------------
@@ -226,6 +236,7 @@ local function host_entry(name, list)
 end
 
 function socket.dns.toip(host)
+  host = common.check_string(host, 1, "toip")
   local list = concur.dns.resolve(host, nil, { family = "inet" })
   if not list then
     return nil, "host not found"
@@ -234,6 +245,7 @@ function socket.dns.toip(host)
 end
 
 function socket.dns.tohostname(address)
+  address = common.check_string(address, 1, "tohostname")
   local list = concur.dns.resolve(address, nil, { family = "inet" })
   local name = list and concur.dns.reverse(list[1].address)
   if not name then
@@ -243,6 +255,7 @@ function socket.dns.tohostname(address)
 end
 
 function socket.dns.getaddrinfo(host)
+  host = common.check_string(host, 1, "getaddrinfo")
   local list, err = concur.dns.resolve(host)
   if not list then
     return nil, common.words(err)
@@ -255,6 +268,7 @@ function socket.dns.getaddrinfo(host)
 end
 
 function socket.dns.getnameinfo(host, service)
+  host = common.check_string(host, 1, "getnameinfo")
   local list, err = concur.dns.resolve(host, service)
   if not list then
     return nil, common.words(err)
@@ -393,6 +407,7 @@ end
 ---@param name string
 ---@return any
 function socket.require(name)
+  name = common.check_string(name, 1, "require")
   if REPLACED[name] then
     return socket
   elseif name == "coroutine" then

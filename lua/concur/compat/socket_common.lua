@@ -38,48 +38,67 @@ function M.words(err)
   return WORDS[err.code] or err.errno and core.strerror(err.errno) or err.message
 end
 
+-- Arguments -------------------------------------------------------------------------------------
+
+-- How the sources of this module and of the others of concur.compat.socket begin.
+local OURS = debug.getinfo(1, "S").source:gsub("_common%.lua$", "")
+
+-- Raises what a function in C raises for a wrong argument, in the line that called this module. An
+-- object is argument 1 of its methods, and not counted where it was written before a colon.
+function M.argument_error(argument, name, text)
+  local level = 2 -- ends at the function that the user called
+  while (debug.getinfo(level + 1, "S") or { source = "" }).source:sub(1, #OURS) == OURS do
+    level = level + 1
+  end
+  if debug.getinfo(level, "n").namewhat == "method" then
+    argument = argument - 1
+  end
+  local message = argument == 0 and "calling '%s' on bad self (%s)"
+    or "bad argument #" .. argument .. " to '%s' (%s)"
+  error(message:format(name, text), level + 1)
+end
+
+local function type_error(value, argument, name, expected)
+  M.argument_error(argument, name, ("%s expected, got %s"):format(expected,
+    value == nil and "no value" or type(value)))
+end
+
 -- The object must be of the class; LuaSocket's message otherwise.
-function M.check_class(object, wanted, method)
-  if not wanted[object.class] then
-    error(("bad argument #1 to '%s' (%s expected)"):format(method, wanted.name), 3)
+function M.check_class(object, wanted, name)
+  if type(object) ~= "table" or not wanted[object.class] then
+    M.argument_error(1, name, wanted.name .. " expected")
   end
 end
 
--- Time ------------------------------------------------------------------------------------------
+-- A string, or a number, which becomes one.
+function M.check_string(value, argument, name)
+  if type(value) ~= "string" and type(value) ~= "number" then
+    type_error(value, argument, name, "string")
+  end
+  return tostring(value)
+end
 
-local Timeouts = {}
-Timeouts.__index = Timeouts
-M.Timeouts = Timeouts
+-- A number, or a string that is one.
+function M.check_number(value, argument, name)
+  local number = tonumber(value)
+  return number or type_error(value, argument, name, "number")
+end
+
+function M.opt_number(value, argument, name, otherwise)
+  return value == nil and otherwise or M.check_number(value, argument, name)
+end
+
+-- Time ------------------------------------------------------------------------------------------
 
 function M.new_timeouts()
   return { block = -1.0, total = -1.0, started = core.wall_time() }
 end
 
--- `object:settimeout(value, mode)`
-function M.settimeout(self, value, mode)
-  if value ~= nil and type(value) ~= "number" then
-    error(("bad argument #2 to 'settimeout' (number expected, got %s)"):format(type(value)), 2)
-  end
-  value = (value or -1) + 0.0
-  mode = mode == nil and "b" or tostring(mode)
-  local first = mode:sub(1, 1)
-  if first == "b" then
-    self.timeouts.block = value
-  elseif first == "t" or first == "r" then
-    self.timeouts.total = value
-  else
-    error("bad argument #3 to 'settimeout' (invalid timeout mode)", 2)
-  end
-  return M.OK
-end
-
--- `object:gettimeout()`: both, as they were set
-function M.gettimeout(self)
-  return self.timeouts.block, self.timeouts.total
-end
-
--- When a call that begins now is out of time, on the loop's clock; nil: never.
-function M.deadline(self)
+-- Begins a call that may wait: raises if the task is cancelled, and gives others their turn if there
+-- was none for long, even when the call then returns at once. Returns when it is out of time, on
+-- the loop's clock; nil: never.
+function M.begin(self)
+  core.checkpoint_if_cancelled()
   local block, total = self.timeouts.block, self.timeouts.total
   local seconds = block >= 0 and (total >= 0 and math.min(block, total) or block) or total
   return seconds >= 0 and concur.now() + seconds or nil
@@ -97,49 +116,82 @@ end
 
 -- Options ---------------------------------------------------------------------------------------
 
--- What `setoption` is given: its name and its value are checked as LuaSocket does.
-local function check_option(name, value, with_value)
-  if type(name) ~= "string" then
-    error(("bad argument #2 to 'setoption' (string expected, got %s)"):format(type(name)), 3)
+-- The option's kind: its name is checked as LuaSocket does.
+local function check_option(option, name)
+  option = M.check_string(option, 2, name)
+  local kind = core.socket_option_kind(option)
+  if not kind or kind == "error" and name == "setoption" then
+    M.argument_error(2, name, ("unsupported option `%s'"):format(option))
   end
-  local kind = core.socket_option_kind(name)
-  if not kind or with_value and kind == "error" then
-    error(("bad argument #2 to 'setoption' (unsupported option `%s')"):format(name), 3)
-  elseif with_value and type(value) ~= kind then
-    error(("bad argument #3 to 'setoption' (%s expected, got %s)"):format(kind, type(value)), 3)
-  end
+  return kind
 end
 
--- `object:setoption(name, value)`: an object without a descriptor keeps it until it has one.
-function M.setoption(self, name, value)
-  check_option(name, value, true)
-  local fd = self:getfd()
-  if self.closed then
-    return nil, "setsockopt failed"
-  elseif fd < 0 then
-    self.options[name] = value
+-- Gives a class what TCP and UDP objects have in common; `any` is what its objects may be.
+function M.add_methods(class, any)
+  -- `object:settimeout(value, mode)`
+  function class:settimeout(value, mode)
+    M.check_class(self, any, "settimeout")
+    value = M.opt_number(value, 2, "settimeout", -1) + 0.0
+    mode = mode == nil and "b" or M.check_string(mode, 3, "settimeout")
+    local first = mode:sub(1, 1)
+    if first == "b" then
+      self.timeouts.block = value
+    elseif first == "t" or first == "r" then
+      self.timeouts.total = value
+    else
+      M.argument_error(3, "settimeout", "invalid timeout mode")
+    end
     return M.OK
   end
-  if not core.socket_set(fd, name, value) then
-    return nil, "setsockopt failed"
-  end
-  return M.OK
-end
 
--- `object:getoption(name)`
-function M.getoption(self, name)
-  check_option(name)
-  local fd = self:getfd()
-  local value
-  if fd >= 0 then
-    value = core.socket_get(fd, name)
-  else
-    value = self.options[name]
+  -- `object:gettimeout()`: both, as they were set
+  function class:gettimeout()
+    M.check_class(self, any, "gettimeout")
+    return self.timeouts.block, self.timeouts.total
   end
-  if value == nil and name ~= "error" then
-    return nil, "getsockopt failed"
+
+  -- `object:setoption(name, value)`: an object without a descriptor keeps it until it has one.
+  function class:setoption(name, value)
+    M.check_class(self, any, "setoption")
+    local kind = check_option(name, "setoption")
+    if type(value) ~= kind then
+      type_error(value, 3, "setoption", kind)
+    end
+    local fd = self:getfd()
+    if self.closed then
+      return nil, "setsockopt failed"
+    elseif fd < 0 then
+      self.options[name] = value
+      return M.OK
+    end
+    if not core.socket_set(fd, name, value) then
+      return nil, "setsockopt failed"
+    end
+    return M.OK
   end
-  return value
+
+  -- `object:getoption(name)`
+  function class:getoption(name)
+    M.check_class(self, any, "getoption")
+    check_option(name, "getoption")
+    local fd = self:getfd()
+    local value
+    if fd >= 0 then
+      value = core.socket_get(fd, name)
+    else
+      value = self.options[name]
+    end
+    if value == nil and name ~= "error" then
+      return nil, "getsockopt failed"
+    end
+    return value
+  end
+
+  -- `object:getfamily()`
+  function class:getfamily()
+    M.check_class(self, any, "getfamily")
+    return self.family == "inet6" and "inet6" or "inet4"
+  end
 end
 
 -- The object has a descriptor now: sets the options that it kept.
@@ -152,17 +204,19 @@ end
 
 -- Names -----------------------------------------------------------------------------------------
 
--- A port as a number: LuaSocket takes 80, "80" and "http".
-function M.port_number(port, method, argument)
-  local number = math.tointeger(tonumber(port))
-  if number and number >= 0 and number <= 65535 then
-    return number
-  elseif type(port) ~= "string" then
-    error(("bad argument #%d to '%s' (string expected, got %s)"):format(argument, method,
-      port == nil and "no value" or type(port)), 3)
+-- A port as a number: LuaSocket takes 80, "80" and "http". Or nil and an error.
+function M.port_number(port, argument, name)
+  port = M.check_string(port, argument, name)
+  local number = tonumber(port)
+  if not number then
+    local list, err = concur.dns.resolve("127.0.0.1", port)
+    return list and list[1].port, list == nil and M.words(err) or nil
   end
-  local list, err = concur.dns.resolve("127.0.0.1", port)
-  return list and list[1].port, list == nil and M.words(err) or nil
+  number = math.tointeger(number)
+  if not number or number < 0 or number > 65535 then
+    return nil, WORDS.EAI_SERVICE
+  end
+  return number
 end
 
 -- Host and port, as the object's own address functions give them, in LuaSocket's form.

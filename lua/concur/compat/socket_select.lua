@@ -2,6 +2,7 @@
 --
 -- LuaSocket's `select` for the objects of concur.compat.socket, and for others with `getfd`.
 
+local common = require "concur.compat.socket_common"
 local concur = require "concur"
 local core = require "concur.core"
 local net = require "concur.net"
@@ -76,7 +77,7 @@ end
 
 local function check_list(list, argument)
   if list ~= nil and type(list) ~= "table" then
-    error(("bad argument #%d to 'select' (table expected, got %s)"):format(argument, type(list)), 3)
+    common.argument_error(argument, "select", "table expected, got " .. type(list))
   end
   return list or {}
 end
@@ -85,9 +86,7 @@ end
 -- them also by the objects; and "timeout" if there is none.
 return function(readers, writers, timeout)
   readers, writers = check_list(readers, 1), check_list(writers, 2)
-  if timeout ~= nil and type(timeout) ~= "number" then
-    error(("bad argument #3 to 'select' (number expected, got %s)"):format(type(timeout)), 2)
-  end
+  timeout = timeout and common.check_number(timeout, 3, "select")
   concur.checkpoint()
   local can_read, can_write = collect(readers, "r"), collect(writers, "w")
   local failure

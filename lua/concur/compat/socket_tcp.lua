@@ -21,6 +21,8 @@ TCP.__index = TCP
 local CLIENT = { ["tcp{client}"] = true, name = "tcp{client}" }
 local SERVER = { ["tcp{server}"] = true, name = "tcp{server}" }
 local MASTER = { ["tcp{master}"] = true, ["tcp{client}"] = true, name = "tcp{any}" }
+local ANY = { ["tcp{master}"] = true, ["tcp{client}"] = true, ["tcp{server}"] = true,
+  name = "tcp{any}" }
 
 local M = { TCP = TCP }
 
@@ -159,31 +161,25 @@ end
 -- `client:receive(pattern, prefix)`
 function TCP:receive(pattern, prefix)
   common.check_class(self, CLIENT, "receive")
-  local deadline = common.deadline(self)
-  if prefix ~= nil and type(prefix) ~= "string" and type(prefix) ~= "number" then
-    error(("bad argument #3 to 'receive' (string expected, got %s)"):format(type(prefix)), 2)
-  end
-  prefix = prefix and tostring(prefix) or ""
+  prefix = prefix == nil and "" or common.check_string(prefix, 3, "receive")
   pattern = pattern == nil and "*l" or pattern
-  local parts, err, is_line = { prefix }, nil, false
   local number = tonumber(pattern)
+  pattern = number or common.check_string(pattern, 2, "receive")
+  if number and number < 0 or not number and not pattern:find "^%*[la]" then
+    common.argument_error(2, "receive", "invalid receive pattern")
+  end
+  local deadline = common.begin(self)
+  local parts, err, is_line = { prefix }, nil, false
   if number then
-    if number < 0 then
-      error("bad argument #2 to 'receive' (invalid receive pattern)", 2)
-    end
     local wanted = math.floor(number) - #prefix
     if prefix == "" or wanted > 0 then
       err = receive_count(self, parts, wanted, deadline)
     end
-  elseif type(pattern) ~= "string" then
-    error(("bad argument #2 to 'receive' (string expected, got %s)"):format(type(pattern)), 2)
   elseif pattern:find "^%*l" then
     is_line = true
     err = receive_line(self, parts, deadline)
-  elseif pattern:find "^%*a" then
-    err = receive_all(self, parts, deadline)
   else
-    error("bad argument #2 to 'receive' (invalid receive pattern)", 2)
+    err = receive_all(self, parts, deadline)
   end
   local text = table.concat(parts, "", 2)
   text = prefix .. (is_line and text:gsub("[\r\n]", "") or text)
@@ -195,6 +191,7 @@ end
 
 -- `client:dirty()`: something was read ahead.
 function TCP:dirty()
+  common.check_class(self, ANY, "dirty")
   local stream = self.stream
   return buffered(self) > 0 or stream ~= nil and not stream:closed() and stream:buffered() > 0
 end
@@ -244,12 +241,9 @@ end
 -- `client:send(data, i, j)`
 function TCP:send(data, i, j)
   common.check_class(self, CLIENT, "send")
-  if type(data) ~= "string" and type(data) ~= "number" then
-    error(("bad argument #2 to 'send' (string expected, got %s)"):format(
-      data == nil and "no value" or type(data)), 2)
-  end
-  data = tostring(data)
-  local first, last = math.floor(i or 1), math.floor(j or -1)
+  data = common.check_string(data, 2, "send")
+  local first = math.floor(common.opt_number(i, 3, "send", 1))
+  local last = math.floor(common.opt_number(j, 4, "send", -1))
   first = math.max(first < 0 and #data + first + 1 or first, 1)
   last = math.min(last < 0 and #data + last + 1 or last, #data)
   if first > last then
@@ -257,7 +251,7 @@ function TCP:send(data, i, j)
   elseif self.shut_down then
     return nil, "closed", first - 1.0
   end
-  local reached, err = send_range(self, data, first, last, common.deadline(self))
+  local reached, err = send_range(self, data, first, last, common.begin(self))
   if err then
     return nil, err, reached + 0.0
   end
@@ -267,9 +261,9 @@ end
 -- `client:shutdown(how)`: "both" (default), "send", "receive"
 function TCP:shutdown(how)
   common.check_class(self, CLIENT, "shutdown")
-  how = how or "both"
+  how = how == nil and "both" or common.check_string(how, 2, "shutdown")
   if how ~= "both" and how ~= "send" and how ~= "receive" then
-    error(("bad argument #2 to 'shutdown' (invalid option '%s')"):format(tostring(how)), 2)
+    common.argument_error(2, "shutdown", ("invalid option '%s'"):format(how))
   elseif self.stream and not self.stream:closed() then
     if how ~= "receive" then
       self.shut_down = true
@@ -326,12 +320,12 @@ local function connect_again(self)
   return OK
 end
 
--- `master:connect(host, port)`
-function TCP:connect(host, port)
-  common.check_class(self, MASTER, "connect")
-  if type(host) ~= "string" then
-    error(("bad argument #2 to 'connect' (string expected, got %s)"):format(type(host)), 2)
-  end
+-- Under the name that the user called it by: `connect` or `setpeername`.
+local function connect(self, host, port, name)
+  common.check_class(self, MASTER, name)
+  host = common.check_string(host, 2, name)
+  common.check_string(port, 3, name)
+  local deadline = common.begin(self)
   if self.connecting then
     return connect_again(self)
   elseif self.stream then
@@ -339,11 +333,11 @@ function TCP:connect(host, port)
   elseif self.closed then
     return nil, "closed"
   end
-  local number, err = common.port_number(port, "connect", 3)
+  local number, err = common.port_number(port, 3, name)
   if not number then
     return nil, err
   end
-  local options, deadline = connect_options(self), common.deadline(self)
+  local options = connect_options(self)
   if deadline and deadline <= concur.now() then
     return connect_later(self, host, number, options)
   end
@@ -357,14 +351,31 @@ function TCP:connect(host, port)
   return OK
 end
 
+-- `master:connect(host, port)`
+function TCP:connect(host, port)
+  local ok, err = connect(self, host, port, "connect")
+  if not ok then
+    return nil, err
+  end
+  return OK
+end
+
+-- `master:setpeername(host, port)`: the same
+function TCP:setpeername(host, port)
+  local ok, err = connect(self, host, port, "setpeername")
+  if not ok then
+    return nil, err
+  end
+  return OK
+end
+
 -- Serving ---------------------------------------------------------------------------------------
 
--- `master:bind(host, port)`: it listens from here on, whenever `listen` is called.
-function TCP:bind(host, port)
-  if type(host) ~= "string" then
-    error(("bad argument #2 to 'bind' (string expected, got %s)"):format(type(host)), 2)
-  end
-  local number, err = common.port_number(port, "bind", 3)
+-- Under the name that the user called it by: it listens from here on, whenever `listen` is called.
+local function bind(self, host, port, name)
+  common.check_class(self, MASTER, name)
+  host = common.check_string(host, 2, name)
+  local number, err = common.port_number(port, 3, name)
   if not number then
     return nil, err
   end
@@ -383,10 +394,30 @@ function TCP:bind(host, port)
   return OK
 end
 
+-- `master:bind(host, port)`
+function TCP:bind(host, port)
+  local ok, err = bind(self, host, port, "bind")
+  if not ok then
+    return nil, err
+  end
+  return OK
+end
+
+-- `master:setsockname(host, port)`: the same
+function TCP:setsockname(host, port)
+  local ok, err = bind(self, host, port, "setsockname")
+  if not ok then
+    return nil, err
+  end
+  return OK
+end
+
 -- `master:listen(backlog)`
-function TCP:listen()
+function TCP:listen(backlog)
+  common.check_class(self, MASTER, "listen")
+  common.opt_number(backlog, 2, "listen", 0)
   if not self.listener then
-    local ok, err = self:bind("*", 0)
+    local ok, err = bind(self, "*", 0, "listen")
     if not ok then
       return nil, err
     end
@@ -399,7 +430,7 @@ end
 -- `server:accept()`
 function TCP:accept()
   common.check_class(self, SERVER, "accept")
-  local listener, deadline = self.listener, common.deadline(self)
+  local listener, deadline = self.listener, common.begin(self)
   if not listener or listener:closed() then
     return nil, "closed"
   end
@@ -428,6 +459,7 @@ end
 
 -- `object:close()`
 function TCP:close()
+  common.check_class(self, ANY, "close")
   if self.connecting then
     self.connecting:cancel()
     self.connecting = nil
@@ -445,13 +477,16 @@ TCP.__close = TCP.close
 
 -- `object:getfd()`: -1 without a descriptor
 function TCP:getfd()
+  common.check_class(self, ANY, "getfd")
   local handle = handle_of(self)
   return handle and handle:fd() + 0.0 or -1.0
 end
 
 -- `object:setfd(fd)`: the object takes the connection over that the descriptor is.
 function TCP:setfd(fd)
-  local stream = net.from_fd(math.tointeger(fd))
+  common.check_class(self, ANY, "setfd")
+  fd = math.tointeger(common.check_number(fd, 2, "setfd"))
+  local stream = fd and fd >= 0 and fd < 2 ^ 31 and net.from_fd(fd)
   if stream then
     become_client(self, stream)
   end
@@ -459,6 +494,7 @@ end
 
 -- `object:getsockname()`
 function TCP:getsockname()
+  common.check_class(self, ANY, "getsockname")
   local handle = handle_of(self)
   if not handle then
     return nil, "Bad file descriptor"
@@ -469,6 +505,7 @@ end
 
 -- `object:getpeername()`
 function TCP:getpeername()
+  common.check_class(self, ANY, "getpeername")
   local handle = handle_of(self)
   if not handle then
     return nil, "Bad file descriptor"
@@ -476,11 +513,6 @@ function TCP:getpeername()
     return nil, "Transport endpoint is not connected"
   end
   return common.address(self.stream:peer_address())
-end
-
--- `object:getfamily()`
-function TCP:getfamily()
-  return self.family == "inet6" and "inet6" or "inet4"
 end
 
 -- `client:getstats()`: bytes received, bytes sent, age in seconds
@@ -498,11 +530,6 @@ function TCP:setstats(received, sent, age)
   return OK
 end
 
-TCP.settimeout = common.settimeout
-TCP.gettimeout = common.gettimeout
-TCP.setoption = common.setoption
-TCP.getoption = common.getoption
-TCP.setpeername = TCP.connect
-TCP.setsockname = TCP.bind
+common.add_methods(TCP, ANY)
 
 return M

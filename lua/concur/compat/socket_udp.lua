@@ -16,6 +16,7 @@ UDP.__index = UDP
 
 local CONNECTED = { ["udp{connected}"] = true, name = "udp{connected}" }
 local UNCONNECTED = { ["udp{unconnected}"] = true, name = "udp{unconnected}" }
+local ANY = { ["udp{connected}"] = true, ["udp{unconnected}"] = true, name = "udp{any}" }
 
 local M = { UDP = UDP, DATAGRAM_SIZE = DATAGRAM_SIZE }
 
@@ -63,18 +64,10 @@ local function socket_for(self, host)
   return socket_of(self, not self.family and host:find(":", 1, true) and "::" or nil)
 end
 
-local function check_string(value, argument, method)
-  if type(value) ~= "string" and type(value) ~= "number" then
-    error(("bad argument #%d to '%s' (string expected, got %s)"):format(argument, method,
-      value == nil and "no value" or type(value)), 3)
-  end
-  return tostring(value)
-end
-
 -- Sending ---------------------------------------------------------------------------------------
 
 local function send(self, method, data, ...)
-  local deadline = common.deadline(self)
+  local deadline = common.begin(self)
   local socket = self.socket
   local in_time = true
   local ok, err
@@ -94,7 +87,7 @@ end
 -- `connected:send(datagram)`
 function UDP:send(data)
   common.check_class(self, CONNECTED, "send")
-  data = check_string(data, 2, "send")
+  data = common.check_string(data, 2, "send")
   if self.closed then
     return nil, "closed"
   end
@@ -104,8 +97,8 @@ end
 -- `unconnected:sendto(datagram, ip, port)`
 function UDP:sendto(data, host, port)
   common.check_class(self, UNCONNECTED, "sendto")
-  data, host = check_string(data, 2, "sendto"), check_string(host, 3, "sendto")
-  local number, err = common.port_number(port, "sendto", 4)
+  data, host = common.check_string(data, 2, "sendto"), common.check_string(host, 3, "sendto")
+  local number, err = common.port_number(port, 4, "sendto")
   if not number then
     return nil, err
   end
@@ -120,15 +113,12 @@ end
 -- Receiving -------------------------------------------------------------------------------------
 
 local function receive(self, size, method)
-  if size ~= nil and type(size) ~= "number" then
-    error(("bad argument #2 to '%s' (number expected, got %s)"):format(method, type(size)), 3)
-  end
+  size = math.floor(common.opt_number(size, 2, method, DATAGRAM_SIZE))
   local socket, err = socket_of(self)
   if not socket then
     return nil, err
   end
-  local deadline = common.deadline(self)
-  size = math.floor(size or DATAGRAM_SIZE)
+  local deadline = common.begin(self)
   local in_time = true
   local data, host, port
   if not deadline or core.socket_ready(socket:fd(), "r") then
@@ -146,6 +136,7 @@ end
 
 -- `object:receive(size)`
 function UDP:receive(size)
+  common.check_class(self, ANY, "receive")
   local data, err = receive(self, size, "receive")
   if not data then
     return nil, err
@@ -156,7 +147,11 @@ end
 -- `unconnected:receivefrom(size)`: the datagram, and from where
 function UDP:receivefrom(size)
   common.check_class(self, UNCONNECTED, "receivefrom")
-  return receive(self, size, "receivefrom")
+  local data, host, port = receive(self, size, "receivefrom")
+  if not data then
+    return nil, host
+  end
+  return data, host, port
 end
 
 -- Addresses -------------------------------------------------------------------------------------
@@ -164,8 +159,8 @@ end
 -- `unconnected:setsockname(host, port)`
 function UDP:setsockname(host, port)
   common.check_class(self, UNCONNECTED, "setsockname")
-  host = check_string(host, 2, "setsockname")
-  local number, err = common.port_number(port, "setsockname", 3)
+  host = common.check_string(host, 2, "setsockname")
+  local number, err = common.port_number(port, 3, "setsockname")
   if not number then
     return nil, err
   elseif self.socket then
@@ -181,7 +176,8 @@ end
 
 -- `object:setpeername(host, port)`; "*": it is unconnected again
 function UDP:setpeername(host, port)
-  host = check_string(host, 2, "setpeername")
+  common.check_class(self, ANY, "setpeername")
+  host = common.check_string(host, 2, "setpeername")
   local ok, socket, number, err
   if host == "*" then
     socket, err = socket_of(self)
@@ -189,7 +185,7 @@ function UDP:setpeername(host, port)
       ok, err = socket:connect()
     end
   else
-    number, err = common.port_number(port, "setpeername", 3)
+    number, err = common.port_number(port, 3, "setpeername")
     if not number then
       return nil, err
     end
@@ -207,6 +203,7 @@ end
 
 -- `object:getsockname()`
 function UDP:getsockname()
+  common.check_class(self, ANY, "getsockname")
   if self.closed then
     return nil, "Bad file descriptor"
   end
@@ -232,16 +229,29 @@ local GROUPS = {
   ["ip-drop-membership"] = "leave", ["ipv6-drop-membership"] = "leave",
 }
 
+common.add_methods(UDP, ANY)
+local setoption = UDP.setoption
+
 -- `object:setoption(name, value)`
 function UDP:setoption(name, value)
+  common.check_class(self, ANY, "setoption")
   local method = GROUPS[name]
   if name == "ip-multicast-if" then
     local socket = socket_of(self)
-    return socket and socket:set { multicast_interface = value } and OK or nil
+    if not socket or not socket:set { multicast_interface = value } then
+      return nil, "setsockopt failed"
+    end
+    return OK
   elseif not method then
-    return common.setoption(self, name, value)
-  elseif type(value) ~= "table" or type(value.multiaddr) ~= "string" then
-    error("bad argument #3 to 'setoption' (string 'multiaddr' field expected)", 2)
+    local ok, err = setoption(self, name, value)
+    if not ok then
+      return nil, err
+    end
+    return OK
+  elseif type(value) ~= "table" then
+    common.argument_error(3, "setoption", "table expected, got " .. type(value))
+  elseif type(value.multiaddr) ~= "string" then
+    common.argument_error(3, "setoption", "string 'multiaddr' field expected")
   end
   local socket = socket_for(self, value.multiaddr)
   local interface = value.interface
@@ -256,6 +266,7 @@ end
 
 -- `object:close()`
 function UDP:close()
+  common.check_class(self, ANY, "close")
   self.closed = true
   if self.socket then
     self.socket:close()
@@ -267,6 +278,7 @@ UDP.__close = UDP.close
 
 -- `object:getfd()`
 function UDP:getfd()
+  common.check_class(self, ANY, "getfd")
   local socket = self.socket
   return socket and not socket:closed() and socket:fd() + 0.0 or -1.0
 end
@@ -275,14 +287,5 @@ end
 function UDP.dirty()
   return false
 end
-
--- `object:getfamily()`
-function UDP:getfamily()
-  return self.family == "inet6" and "inet6" or "inet4"
-end
-
-UDP.settimeout = common.settimeout
-UDP.gettimeout = common.gettimeout
-UDP.getoption = common.getoption
 
 return M
