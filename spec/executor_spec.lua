@@ -952,8 +952,8 @@ describe("pool:map", function()
         break
       end
     end
-    pool:shutdown()
-    assert.is_true(pool:stats().cancelled >= 4)
+    assert.is_true(pool:stats().cancelled >= 4) -- the second one may have begun
+    pool:shutdown { grace = 0 }
   end)
 
   it("refuses next, and what is no list", function()

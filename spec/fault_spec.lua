@@ -150,9 +150,9 @@ describe("calls that fail in", function()
     concur.run(function()
       local net = concur.net
       local listener = assert(net.listen("127.0.0.1", 0))
-      local _ <close> = listener
       local _, port = listener:address()
       local server = concur.spawn(function()
+        local _ <close> = listener -- when this fails, the client is refused
         local stream <close> = assert(listener:accept())
         for line in stream:lines() do
           if not stream:write(line, "\n", ("x"):rep(70000), "\n") then return end

@@ -336,7 +336,11 @@ describe("net.connect and net.listen", function()
       clients[i] = concur.spawn(net.connect, { path = path })
     end
     concur.sleep(0.05)
-    assert.is_false(clients[5]:done()) -- where the system says EAGAIN
+    local waiting = 0
+    for _, client in ipairs(clients) do
+      if not client:done() then waiting = waiting + 1 end
+    end
+    assert.is_true(waiting > 0) -- where the system says EAGAIN
     assert.is_false((concur.move_on_after(0.01, net.connect, { path = path })))
     for _ = 1, 5 do
       assert(listener:accept()):close()
@@ -483,15 +487,18 @@ describe("a name with several addresses", function()
         },
       }))
       client:write "x\n"
-      -- Those that were given up show the end at once.
       local texts = {}
-      concur.move_on_after(0.01, function()
-        while true do
-          local server <close> = assert(listener:accept())
-          texts[#texts + 1] = server:read "l"
-        end
+      local function accept()
+        local server <close> = assert(listener:accept())
+        texts[#texts + 1] = server:read "l" -- those that were given up show the end at once
+      end
+      repeat
+        concur.timeout(5, accept)
+      until #texts > 0
+      concur.move_on_after(0.005, function()
+        while true do accept() end
       end)
-      assert.equal("x", table.concat(texts))
+      assert.same({ "x" }, texts)
     end
   end)
 end)

@@ -20,7 +20,7 @@ local function fill(stream, chunk)
   local accepted = 0
   while true do
     local waiting = concur.spawn(stream.write, stream, chunk)
-    concur.sleep(0.001)
+    concur.sleep(0.003)
     if not waiting:done() then
       return accepted, waiting
     end

@@ -39,7 +39,7 @@ describe("at top level", function()
         concur.sleep(0)
       end
     end)
-    concur.sleep(0.002)
+    concur.sleep(0.05)
     assert.same({ 1, 2, 3 }, log)
   end)
 

@@ -30,12 +30,14 @@ return {
     "an event wakes all its waiters, in order",
   },
   executor = {
+    "a pool with queue_size keeps the place of a task whose room was taken when its turn came",
     "a pool with queue_size serves waiting tasks in order, and loses nothing when some are cancelled",
     "pool:map cancels its queued jobs when it is left early",
     "shutting down lets other tasks go on",
     "to_thread lets the loop go on",
   },
   future = {
+    "add_done_callback calls for results, errors and cancellation",
     "add_done_callback calls in the order in which they were added",
     "add_done_callback may add callbacks and settle other futures in a callback",
     "add_done_callback shares one order with those who wait",
@@ -58,12 +60,16 @@ return {
   loop = {
     "call_later and call_at call at equal times in the order of the calls",
     "call_later and call_at can be cancelled at the very time they are due",
+    "call_soon calls with the arguments, in the order of the calls",
+    "call_soon can be cancelled by a callback of the same turn",
     "call_soon runs a callback made by a callback at the next turn",
+    "call_soon shares one order with tasks",
   },
   misuse = {
     "waiting in the wrong place while the loop runs (a callback during a wait at top level) is refused with advice",
   },
   queue = {
+    "PriorityQueue fails the putter whose item cannot be compared, and lets the next one in",
     "a closed queue lets putters fail in order when there are several",
     "a queue serves getters in the order of their arrival",
     "a queue serves putters in the order of their arrival",
@@ -79,23 +85,26 @@ return {
   },
   select = {
     "select keeps its place in the queue: first come, first served with plain getters",
+    "select raises what the comparison of a queue says of the item that it puts",
   },
   semaphore = {
     "a semaphore under cancellation a release and the cancellation of the head in the same turn wake exactly one",
     "a semaphore under cancellation a waiter in the middle leaves without a trace",
     "a semaphore wakes waiters in the order of their arrival, and hands over directly",
   },
+  stream_write = {
+    "stream:write ends with Closed when another task closes the stream",
+    "stream:write waits for room before it takes anything, and then takes all",
+  },
   task = {
     "a stranger that closes a task after its bare yield makes it fail",
     "a stranger that resumes a task between its bare yield and the error does no harm",
+    "fairness sleep(0) lets every other ready task run once",
     "spawn starts tasks first in, first out",
   },
   testing = {
     "a virtual clock can be moved by hand; what is due fires at the next turn, in order",
     "a virtual clock keeps the order of deadlines, and FIFO among equal ones",
-  },
-  toplevel = {
-    "at top level tasks advance while something else is waited for",
   },
   udp = {
     "several tasks at one socket receive each datagram once, in their order",
