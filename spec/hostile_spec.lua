@@ -637,7 +637,8 @@ describe("hostile Lua does not crash what talks to the outside", function()
     for round = 1, 25 do
       pcall(concur.run, function()
         it = concur.signal.receive("SIGWINCH", "SIGCHLD")
-        child = concur.process.spawn { "sh", "-c", "cat; exit 3", stdin = "pipe", stdout = "pipe" }
+        child = concur.process.spawn { "sh", "-c", "cat; exit 3", stdin = "pipe",
+          stdout = "pipe", grace = 0.05 }
         local tasks = {}
         for _, fn in ipairs { function() child:wait() end, function() child.stdout:read "a" end,
             function() for _ in it do act() end end,
