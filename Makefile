@@ -165,8 +165,9 @@ stress-servers: build ## wrk and redis-benchmark against the example servers (BE
 	@$(RUN) CONCUR_BUILD=$(BUILD) CONCUR_LUA=$(LUA) $(LUA) bench/servers.lua $(BENCH)
 
 .PHONY: connections
-connections: ## a server with 9,900 connections at a time (ulimit -n 20000; CONCUR_CONNECTIONS=...)
-	@CONCUR_CONNECTIONS=$${CONCUR_CONNECTIONS:-9900} $(SUBMAKE) test SPECS=spec/net_serve_spec.lua
+connections: ## a server with 10,000 connections at a time (CONCUR_CONNECTIONS=...)
+	@ulimit -n $$(ulimit -H -n) && CONCUR_CONNECTIONS=$${CONCUR_CONNECTIONS:-10000} \
+	  $(SUBMAKE) test SPECS=spec/net_serve_spec.lua BUSTED_FLAGS=--filter=many
 
 elsewhere: ## the specs with another Lua, from its sources (LUA_SOURCE=lua-5.4.8)
 	@scripts/elsewhere "$(LUA_SOURCE)" $(BUILD) $(if $(filter-out spec,$(SPECS)),SPECS="$(SPECS)")

@@ -3,6 +3,7 @@
 -- many at a time: socket.http and socket.smtp, lua-redis, with a real nginx and a real Redis.
 
 local concur = require "concur"
+local everywhere = require "spec.support.cancel_everywhere"
 local expect = require "spec.support.expect"
 local net = require "concur.net"
 local servers = require "spec.support.servers"
@@ -151,6 +152,57 @@ describe("concur.compat.socket", function()
         peer:send(line .. "\n")
         assert.equal(line, (i % 2 == 0 and client:receive() or i % 2 == 1 and reader:result()))
       end
+    end)
+  end)
+
+  it("can be cancelled at every step; nothing is lost, sent in part, or left open", function()
+    local function exchange(case, method, ...)
+      local client, peer, _ <close> = pair()
+      peer:setoption("tcp-nodelay", true)
+      local arguments = table.pack(...)
+      local victim = case:victim(function()
+        local _ <close> = case:guard()
+        return client[method](client, table.unpack(arguments))
+      end)
+      local sender = concur.spawn(function()
+        for _, piece in ipairs { "li", "ne\n12", "3456" } do
+          peer:send(piece)
+          concur.sleep(1)
+        end
+        peer:shutdown "send"
+      end)
+      local outcome, result = case:join(victim)
+      concur.wait { sender }
+      local rest = client:receive "*a"
+      client:shutdown "send"
+      return outcome, result, rest, peer:receive "*a" or ""
+    end
+    everywhere(function(case)
+      local outcome, result, rest = exchange(case, "receive", "*l")
+      assert.equal("line\n123456", (outcome == "done" and result .. "\n" or "") .. rest)
+    end)
+    everywhere(function(case)
+      local outcome, result, rest = exchange(case, "receive", 8)
+      assert.equal("line\n123456", (outcome == "done" and result or "") .. rest)
+    end)
+    everywhere(function(case)
+      local outcome, _, _, sent = exchange(case, "send", "abcdef", 2, 4)
+      assert.equal(outcome == "done" and "bcd" or "", sent)
+    end)
+    everywhere(function(case)
+      local server = assert(socket.bind("127.0.0.1", 0))
+      local _, port = server:getsockname()
+      local victim = case:victim(function()
+        local client = assert(socket.connect("localhost", port))
+        local _ <close> = client
+        local peer = assert(server:accept())
+        local _ <close> = peer
+        return #socket.select({ client }, { peer }, 0.1)
+      end)
+      local outcome, result = case:join(victim)
+      assert.is_truthy(outcome == "cancelled" or result == 0, tostring(result))
+      server:close()
+      collectgarbage()
     end)
   end)
 

@@ -215,6 +215,26 @@ describe("a lookup", function()
     assert.equal("done\n", out)
   end)
 
+  it("has eight threads at most, started when they are needed", function()
+    run_with_slow_names [[
+      package.path = package.path .. ";./?.lua"
+      local support = require "spec.support"
+      concur.run(function()
+        local before, lookups = support.threads(), {}
+        for i = 1, 20 do
+          lookups[i] = concur.spawn(dns.resolve, "slow-100", 80)
+          concur.sleep(0.001)
+          local started = support.threads() - before
+          assert(started <= math.min(i, 8), started)
+        end
+        assert(support.threads() - before == 8)
+        for i = 1, 20 do
+          assert(lookups[i]:result())
+        end
+      end)
+    ]]
+  end)
+
   it("does not wait behind long jobs of the thread pool", function()
     run_with_slow_names [[
       concur.run(function()

@@ -189,6 +189,8 @@ describe("net.connect and net.listen", function()
     expect.message("bad argument #2 to 'listen' (port expected, got 1.5)", net.listen,
       "127.0.0.1", 1.5)
     expect.message("unknown option 'tiemout'", net.connect, "127.0.0.1", 1, { tiemout = 1 })
+    expect.message("unknown option 'timeout': use concur.timeout", net.connect, "127.0.0.1", 1,
+      { timeout = 1 })
     expect.message("unknown option 'limit'", net.listen, "127.0.0.1", 1, { limit = 1 })
     expect.message("option 'nodelay' must be a boolean", net.connect, "127.0.0.1", 1,
       { nodelay = 1 })

@@ -365,6 +365,28 @@ describe("a reader", function()
     assert.equal("ECONNRESET", err.code)
   end)
 
+  plain_it("is told with ETIMEDOUT that the other side of TCP does not answer any more", function()
+    support.check_lua([[
+      local concur = require "concur"
+      local streams = require "spec.support.streams"
+      concur.run(function()
+        local one, other, _ <close> = streams.tcp_pair()
+        local host, port = one:peer_address()
+        local ETIMEDOUT = 110 -- what the system says when its probes or packets got no answer
+        local reader = concur.spawn(one.read, one)
+        concur.sleep(0.01)
+        testhost.fail(" recv read ", 1, 1, ETIMEDOUT)
+        other:write "x"
+        local line, err = reader:result()
+        assert(testhost.fail() == 1)
+        assert(line == nil and err.code == "ETIMEDOUT", tostring(err))
+        assert(err.address == host .. ":" .. port and err.message:find(err.address, 1, true))
+        line, err = one:read() -- again and again
+        assert(line == nil and err.code == "ETIMEDOUT", tostring(err))
+      end)
+    ]], { lua = support.host, env = faults.environment(true) })
+  end)
+
   it("is woken with Closed when another task closes the stream", function()
     local one, other <close> = net.socketpair()
     local reader = concur.spawn(one.read, one, "a")

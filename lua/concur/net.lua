@@ -80,7 +80,9 @@ local function check_options(name, options, position, ...)
     for _, known in ipairs { ... } do
       expected = expected or known[key]
     end
-    if not expected then
+    if key == "timeout" then
+      argument_error(position, name, "unknown option 'timeout': use concur.timeout(s, ...) around it")
+    elseif not expected then
       argument_error(position, name, "unknown option '%s'", tostring(key))
     elseif expected ~= "any" and type(value) ~= expected then
       argument_error(position, name, "option '%s' must be a %s, not a %s", key, expected,
