@@ -189,7 +189,7 @@ ASAN_ENV = CONCUR_TIME_SCALE=4 \
 	UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
 TSAN_BUILD = BUILD=$(BUILD)/tsan CFLAGS="-O1 -g -DCONCUR_DEBUG" \
 	SANITIZE="-fsanitize=thread -fno-omit-frame-pointer"
-TSAN_ENV = CONCUR_TIME_SCALE=8 \
+TSAN_ENV = CONCUR_TIME_SCALE=8 CONCUR_FAULTS=few \
 	TSAN_OPTIONS=halt_on_error=1:allocator_may_return_null=1:suppressions=$(CURDIR)/spec/support/tsan.supp
 VALGRIND = valgrind -q --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite \
 	--fair-sched=yes
@@ -208,7 +208,7 @@ tsan: ## the specs under ThreadSanitizer
 
 valgrind: ## the specs under valgrind's memcheck (slow)
 	@scripts/setup valgrind
-	@$(SUBMAKE) test TEST_ENV="CONCUR_TIME_SCALE=30" TEST_WRAPPER='$(VALGRIND)'
+	@$(SUBMAKE) test TEST_ENV="CONCUR_TIME_SCALE=30 CONCUR_FAULTS=few" TEST_WRAPPER='$(VALGRIND)'
 
 gc: ## the specs under a collector that never rests
 	@$(SUBMAKE) test \

@@ -7,7 +7,7 @@ local support = require "spec.support"
 
 describe("calls that fail at random", function()
   it("leave nothing wrong behind", function()
-    local thorough = os.getenv "CONCUR_FAULTS"
+    local thorough = faults.thorough
     local seconds = thorough and tonumber(os.getenv "FAULT_SECONDS") or thorough and 60 or 3
     local result = support.execute({
       support.host, "spec/support/fault_random.lua", tostring(seconds), tostring(support.seed()),

@@ -20,10 +20,12 @@ local function fill(stream, chunk)
   local accepted = 0
   while true do
     local waiting = concur.spawn(stream.write, stream, chunk)
-    concur.sleep(0.003)
-    if not waiting:done() then
-      return accepted, waiting
-    end
+    repeat
+      concur.sleep(0.001)
+      if waiting:awaiting() == "Stream:write" then
+        return accepted, waiting
+      end
+    until waiting:done()
     accepted = accepted + #chunk
   end
 end

@@ -6,11 +6,12 @@
 --
 -- Arguments: the scenario's file; how many failures in a row ("all": no end); the functions that
 -- fail, between spaces ("": allocations of the Lua state); the errno (0: the usual one);
--- a list of patterns, between bars, one of which an error must match; "all" to try every n.
+-- a list of patterns, between bars, one of which an error must match; "all" to try every n, "few" for
+-- some, "" for what the ordinary suite does.
 
 local support = require "spec.support"
 
-local path, times, functions, errno, allowed, thoroughly = ...
+local path, times, functions, errno, allowed, effort = ...
 times = math.tointeger(tonumber(times))
 errno = math.tointeger(tonumber(errno))
 if functions == "" then
@@ -19,6 +20,14 @@ end
 local code = support.read_file(path)
 
 local FAR = 1 << 40 -- never reached
+
+-- So many are tried one by one, then each that is a PART further than the one before.
+local FIRST, PART = functions and 40 or 100, 16
+if effort == "all" then
+  FIRST = math.huge
+elseif effort == "few" then
+  FIRST, PART = 4, 3
+end
 
 -- Other threads call at their own pace: they may meet fewer calls than the time before.
 local ENOUGH = functions and 3 or 1
@@ -81,8 +90,8 @@ while untouched < ENOUGH do
     error(("failing call %d left %s behind"):format(n, left), 0)
   end
   n = n + 1
-  if thoroughly ~= "all" and n > (functions and 40 or 100) then
-    n = n + n // 16
+  if n > FIRST then
+    n = n + n // PART
   end
 end
 print(runs, calls)
