@@ -86,7 +86,7 @@ describe("bench/run.lua", function()
       local measured = out:find(title .. " +[%d.]+ [^\n]* x concur\n")
       assert.truthy((missing or measured) and not (missing and measured), title .. "\n" .. out)
     end
-    assert.truthy(out:find "goal: 0.80 x as fast as limit: [%d.]+ %b() [mM]", out)
+    assert.truthy(out:find "goal: 0.80 x as fast as limit: [%d.]+ %b(), [mM]", out)
     assert.truthy(out:find "goal: ahead of every peer: ", out)
     local cells = support.read_file((json:gsub("%.json$", "-echo.md"))):match "\n(| TCP echo[^\n]*)"
     assert.truthy(cells:find "| TCP echo, 50 x 16 KiB | .* 0.80 x as fast as limit: is ", cells)

@@ -60,7 +60,7 @@ local function describe_goal(verdict)
   if not verdict.ratio then
     return ("  goal: %s: not measured\n"):format(wanted_by(verdict))
   end
-  return ("  goal: %s: %s %s%s\n"):format(wanted_by(verdict), ratio_of(verdict),
+  return ("  goal: %s: %s, %s%s\n"):format(wanted_by(verdict), ratio_of(verdict),
     outcome(verdict, "met", "MISSED"), verdict.note and ", " .. verdict.note or "")
 end
 

@@ -87,7 +87,6 @@ local function row(connections, size)
         while true do
           local client = server:accept { nodelay = true } -- what the listener has does not count
           client:setmode("bn", "bn")
-          client:setbufsiz(65536, 65536) -- or it sends large messages in pieces
           controller:wrap(function()
             while true do
               local data = client:xread(-65536)
