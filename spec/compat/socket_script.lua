@@ -275,6 +275,28 @@ do
   show("close", two:close(), two:close())
 end
 
+-- Groups ----------------------------------------------------------------------------------------
+
+do
+  local GROUP = { multiaddr = "239.255.7.8", interface = "127.0.0.1" }
+  local one, two = socket.udp4(), socket.udp4()
+  one:settimeout(0.2)
+  show("bind", one:setsockname("*", 0))
+  local _, port = one:getsockname()
+  show("join", one:setoption("ip-add-membership", GROUP))
+  show("interface", two:setoption("ip-multicast-if", "127.0.0.1"))
+  show("loop", two:setoption("ip-multicast-loop", true), two:getoption "ip-multicast-loop")
+  show("time to live", two:setoption("ip-multicast-ttl", 1))
+  show("sendto a group", two:sendto("to all", GROUP.multiaddr, port))
+  show("hears it", one:receive())
+  show("leave", one:setoption("ip-drop-membership", GROUP))
+  show("again", one:setoption("ip-drop-membership", GROUP))
+  show("sendto a group", two:sendto("to nobody", GROUP.multiaddr, port))
+  show("hears nothing", one:receive())
+  show("no loop", two:setoption("ip-multicast-loop", false), two:getoption "ip-multicast-loop")
+  close(one, two)
+end
+
 -- try, protect, skip, sources and sinks ---------------------------------------------------------
 
 do
