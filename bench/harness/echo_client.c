@@ -204,7 +204,7 @@ int main(int argc, char **argv) {
     epoll_ctl(poll, EPOLL_CTL_ADD, connections[i].fd, &event);
   }
   for (int i = 0; i < count; i++) send_more(&connections[i]);
-  /* Until then what is measured is how the server's memory grows: half of the time and more. */
+  /* Warms up: the memory that a server takes at first costs more than the messages do. */
   (void)exchange(poll, connections, now_ns() + part_ns, 5L * count);
   for (int part = 0; part < PARTS; part++) {
     double wall = now_ns(), cpu = server_ns();
