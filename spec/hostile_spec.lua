@@ -615,7 +615,7 @@ describe("hostile Lua does not crash what talks to the outside", function()
       pcall(things.b.close, things.b, 0)
       if round % 10 == 0 then collectgarbage() end
     end
-    -- Finalizers that come now do nothing more; what the last ones asked of the loop ends this wait.
+    -- Finalizers that come now do nothing more; what the last ones asked of the loop ends it.
     acts = { function() end }
     collectgarbage()
     pcall(concur.sleep, 0)

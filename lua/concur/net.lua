@@ -81,7 +81,8 @@ local function check_options(name, options, position, ...)
       expected = expected or known[key]
     end
     if key == "timeout" then
-      argument_error(position, name, "unknown option 'timeout': use concur.timeout(s, ...) around it")
+      argument_error(position, name,
+        "unknown option 'timeout': use concur.timeout(s, ...) around it")
     elseif not expected then
       argument_error(position, name, "unknown option '%s'", tostring(key))
     elseif expected ~= "any" and type(value) ~= expected then
