@@ -144,7 +144,7 @@ static int l_settle(lua_State *L) {
   concur_anchor_push(L, runtime, call->slot); /* index 2: the future */
   if (concur_future_settled(future)) return 0;
   if (atomic_load(&call->job.state) == CONCUR_JOB_CANCELLED) {
-    call->outcome = outcome_unrun(&call->job);
+    call->outcome = (uint8_t)outcome_unrun(&call->job);
   }
   switch ((concur_call_outcome)call->outcome) {
   case CONCUR_CALL_RESULTS: {
