@@ -240,6 +240,10 @@ describe("the end of net.serve", function()
     client:write "go\n"
     concur.sleep(0.005)
     server:cancel()
+    concur.sleep(0.001)
+    local late, err = net.connect("127.0.0.1", port) -- nobody is accepted any more
+    assert.is_nil(late)
+    assert.equal("ECONNREFUSED", err.code)
     assert.equal("done", client:read())
     concur.wait { server }
     assert.is_true(server:cancelled())

@@ -468,6 +468,25 @@ describe("a name with several addresses", function()
     assert.is_truthy(err.message:find("[::1]:" .. b, 1, true))
   end)
 
+  it("may have a port of its own", function()
+    local listener <close>, port = listen()
+    for count = 1, 2 do
+      local list = {}
+      for i = 1, count do
+        list[i] = { address = "127.0.0.1", family = "inet", port = port }
+      end
+      local client <close> = assert(net.connect("example", REFUSED,
+        { resolver = resolver_of(list) }))
+      assert(listener:accept()):close()
+      assert.same({ "127.0.0.1", port }, { client:peer_address() })
+    end
+    local free = free_port()
+    local other <close> = assert(net.listen("example", 0, { resolver = resolver_of {
+      { address = "127.0.0.1", family = "inet", port = free },
+    } }))
+    assert.same({ "127.0.0.1", free }, { other:address() })
+  end)
+
   it("passes on what its resolver says", function()
     local failure = errors.new("OSError", "example: unknown", { code = "EAI_NONAME" })
     local result, err = net.connect("example", 1, { resolver = function()
@@ -555,6 +574,18 @@ describe("a listener", function()
     for _, name in ipairs { "accept", "address", "fd" } do
       expect.error("Closed", listener[name], listener)
     end
+  end)
+
+  it("can follow another one on its port at once, whose connections linger in the system", function()
+    local listener, port = listen()
+    local client = assert(net.connect("127.0.0.1", port))
+    local server = assert(listener:accept())
+    server:close() -- first, so that it is this side which lingers
+    assert.is_nil((client:read()))
+    client:close()
+    listener:close()
+    local again <close> = assert(net.listen("127.0.0.1", port))
+    assert.is_false(again:closed())
   end)
 
   it("that nobody refers to gives its port back", function()
