@@ -2,11 +2,11 @@
 /*
  * libuv handles that come and go: their memory lives until their close callback has run.
  *
- * A structure that holds a libuv handle embeds a concur_handle beside it and is malloc'd.  After
- * uv_..._init it calls concur_handle_begin; from then on only concur_handle_close ends it, and
- * `release` frees the memory once libuv has let go of it.  The userdata that a script holds is
- * another thing: it points to the structure and is pointed to by `owner`.  Whichever of the two ends
- * first clears the other's pointer, so neither is ever looked at after its end.
+ * A structure that holds a libuv handle embeds a concur_handle beside it.  After uv_..._init it calls
+ * concur_handle_begin; from then on only concur_handle_close ends it, and `release` is called once
+ * libuv has let go of it.  The structure is malloc'd, and freed then; or, where scripts hold a
+ * userdata that refers to it, it is the memory behind that one (concur_memory_new), anchored until
+ * then.  The userdata then sees a structure that is closed, and nothing points back to the userdata.
  *
  * The loop keeps a list of its handles (`concur_loop.handles`); when it closes, it closes them all.
  * [loop thread]; no function here allocates or fails.
@@ -25,9 +25,8 @@ typedef struct concur_handle concur_handle;
 struct concur_handle {
   concur_node node; /* in the loop's list, from begin until the close callback */
   uv_handle_t *uv;  /* inside the same structure; its `data` is this concur_handle */
-  void *owner;      /* borrowed: the userdata's C part; NULL when it was collected or closed */
-  /* The close callback has run: frees the structure.  If `owner` is there still, it clears that
-     one's pointer first.  No Lua in here. */
+  /* The close callback has run: frees the structure, or ends what is in it and its anchor.  No Lua
+     in here that could raise. */
   void (*release)(concur_handle *handle);
 };
 

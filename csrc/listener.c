@@ -13,8 +13,8 @@
  * An accepted descriptor is kept in `accepted` until its stream owns it: making a stream may run out
  * of memory, and then the next accept takes it from there.
  *
- * Who frees: the structure goes in the poll handle's close callback; the userdata points to it and is
- * pointed to by it (handle.h).
+ * Who frees: the structure is the memory behind the userdata (support.h), anchored until the poll
+ * handle's close callback.
  */
 #include "listener.h"
 
@@ -32,9 +32,10 @@
 enum { BACKLOG = 1024 };
 
 typedef struct listener {
-  concur_handle handle; /* `owner` is the box */
+  concur_handle handle;
   uv_poll_t poll;
-  concur_loop *loop;
+  concur_runtime *runtime; /* borrowed */
+  int slot;      /* anchors this, until libuv has let go of it */
   int fd;        /* owned; -1: closed */
   int accepted;  /* owned: accepted, in no stream yet; -1: none */
   uint8_t kind;  /* concur_stream_kind of what is accepted */
@@ -49,15 +50,21 @@ typedef struct listener {
 
 /* The userdata. */
 typedef struct box {
-  listener *listener; /* borrowed; NULL: closed */
+  listener *listener; /* the memory behind it; NULL: could not be made */
 } box;
 
 static box *check_box(lua_State *L) {
   return concur_class_check(L, 1, CONCUR_CLASS_LISTENER);
 }
 
-static listener *check_listener(lua_State *L) {
+/* The listener at index 1; NULL: it is closed. */
+static listener *test_listener(lua_State *L) {
   listener *self = check_box(L)->listener;
+  return self != NULL && self->fd >= 0 ? self : NULL;
+}
+
+static listener *check_listener(lua_State *L) {
+  listener *self = test_listener(L);
   if (self == NULL) {
     concur_error_raise(L, concur_runtime_of(L), "Closed", "the listener is closed");
   }
@@ -111,39 +118,46 @@ static void close_descriptors(listener *self) {
   self->accepted = -1;
 }
 
+/* Libuv does not know it (any more): what the userdata has is a closed listener. */
+static void listener_drop(listener *self) {
+  concur_anchor_release(self->runtime->keeper, self->runtime, self->slot);
+}
+
 static void release(concur_handle *handle) {
   listener *self = concur_container_of(handle, listener, handle);
-  box *owner = handle->owner;
-  if (owner != NULL) owner->listener = NULL;
   close_descriptors(self); /* there still if the loop closed it */
-  free(self);
+  listener_drop(self);
 }
 
 static void listener_close(listener *self) {
-  box *owner = self->handle.owner;
-  if (owner != NULL) owner->listener = NULL;
-  self->handle.owner = NULL;
   concur_handle_close(&self->handle); /* libuv stops watching before the descriptor is closed */
   close_descriptors(self);
   concur_parking_close(&self->acceptors);
 }
 
-/* Pushes a listener on a descriptor that listens, which it owns if this returns 0; a libuv code
-   otherwise.  `owner` is the box on top of the stack already. */
-static int listener_make(concur_loop *loop, box *owner, int fd, const concur_tcp_options *options) {
-  listener *self = calloc(1, sizeof *self);
-  if (self == NULL) return UV_ENOMEM;
+/* Pushes a listener that is closed, as yet: listener_start or listener_drop follows.  Raises. */
+static listener *listener_new(lua_State *L, concur_runtime *runtime) {
+  box *owner = concur_class_new(L, runtime, CONCUR_CLASS_LISTENER, sizeof *owner, 1);
+  int slot;
+  listener *self = concur_memory_new(L, runtime, sizeof *self, 0, &slot);
+  memset(self, 0, sizeof *self);
+  self->runtime = runtime;
+  self->slot = slot;
+  self->fd = -1;
+  self->accepted = -1;
+  concur_list_init(&self->acceptors);
+  owner->listener = self;
+  return self;
+}
+
+/* Begins with a descriptor that listens, which it owns if this returns 0; a libuv code otherwise. */
+static int listener_start(listener *self, int fd, const concur_tcp_options *options) {
+  concur_loop *loop = self->runtime->loop;
   int error = uv_poll_init(&loop->uv, &self->poll, fd);
-  if (error != 0) {
-    free(self);
-    return error;
-  }
+  if (error != 0) return error;
   concur_handle_begin(&loop->handles, &self->handle, (uv_handle_t *)&self->poll, release);
   uv_unref(self->handle.uv);
-  concur_list_init(&self->acceptors);
-  self->loop = loop;
   self->fd = fd;
-  self->accepted = -1;
   self->options = *options;
   concur_address address;
   if (concur_address_of_socket(&address, fd) == 0) {
@@ -151,8 +165,6 @@ static int listener_make(concur_loop *loop, box *owner, int fd, const concur_tcp
   }
   bool is_unix = address.storage.ss_family == AF_UNIX;
   self->kind = is_unix ? CONCUR_STREAM_PIPE : CONCUR_STREAM_TCP;
-  self->handle.owner = owner;
-  owner->listener = self;
   return 0;
 }
 
@@ -242,13 +254,13 @@ static int push_accepted(lua_State *L, listener *self) {
 
 /* Stack: the listener. */
 static int accept_body(lua_State *L, concur_fiber *fiber) {
-  listener *self = check_box(L)->listener;
+  listener *self = test_listener(L);
   lua_settop(L, 1);
   if (self == NULL) return push_closed(L);
   int error = take_connection(self);
   if (is_exhausted(error)) { /* sockets that nobody refers to any more may be all it takes */
     (void)lua_gc(L, LUA_GCCOLLECT);
-    if (check_box(L)->listener != self) return push_closed(L);
+    if (self->fd < 0) return push_closed(L);
     error = take_connection(self);
   }
   if (error == 0) return push_accepted(L, self);
@@ -293,20 +305,19 @@ function Listener:address() end
 function Listener:fd() end
 */
 static int l_close(lua_State *L) {
-  listener *self = check_box(L)->listener;
+  listener *self = test_listener(L);
   if (self != NULL) listener_close(self);
   return 0;
 }
 
 static int l_gc(lua_State *L) {
-  const box *owner = concur_class_test(L, 1, CONCUR_CLASS_LISTENER);
-  if (owner == NULL || owner->listener == NULL) return 0;
-  if (!concur_runtime_forked(concur_runtime_of(L))) listener_close(owner->listener);
-  return 0;
+  bool ours = concur_class_test(L, 1, CONCUR_CLASS_LISTENER) != NULL &&
+              !concur_runtime_forked(concur_runtime_of(L)); /* or the parent's */
+  return ours ? l_close(L) : 0;
 }
 
 static int l_closed(lua_State *L) {
-  lua_pushboolean(L, check_box(L)->listener == NULL);
+  lua_pushboolean(L, test_listener(L) == NULL);
   return 1;
 }
 
@@ -341,9 +352,9 @@ static int l_detach(lua_State *L) {
 }
 
 static int l_tostring(lua_State *L) {
-  const box *owner = check_box(L);
-  lua_pushfstring(L, "concur.Listener: %s (%p)",
-                  owner->listener != NULL ? owner->listener->name : "closed", (const void *)owner);
+  const listener *self = test_listener(L);
+  lua_pushfstring(L, "concur.Listener: %s (%p)", self != NULL ? self->name : "closed",
+                  lua_topointer(L, 1));
   return 1;
 }
 
@@ -396,14 +407,14 @@ static int bind_at(const concur_address *address, const listen_options *options,
   return error;
 }
 
-/* Makes the bound descriptor listen, and a listener of it in `owner`.  A libuv code; the descriptor
+/* Makes the bound descriptor listen, and starts the listener with it.  A libuv code; the descriptor
    and the file of a Unix socket are gone unless it is 0. */
-static int listen_on(concur_loop *loop, box *owner, int fd, const concur_address *address,
+static int listen_on(listener *self, int fd, const concur_address *address,
                      const listen_options *options, const concur_tcp_options *tcp) {
   int error = listen(fd, options->backlog) == 0 ? 0 : uv_translate_sys_error(errno);
-  if (error == 0) error = listener_make(loop, owner, fd, tcp);
+  if (error == 0) error = listener_start(self, fd, tcp);
   if (error == 0) {
-    remember_path(owner->listener, address);
+    remember_path(self, address);
   } else {
     unlink_path(address);
     concur_socket_close(fd);
@@ -416,12 +427,13 @@ static int push_listener(lua_State *L, const concur_address *address, int index)
   concur_runtime *runtime = concur_runtime_of(L);
   listen_options options = options_read(L, index);
   concur_tcp_options tcp = concur_tcp_options_read(L, index);
-  concur_loop *loop = concur_scheduler_loop(L, runtime->scheduler);
-  box *owner = concur_class_new(L, runtime, CONCUR_CLASS_LISTENER, sizeof *owner, 0);
+  (void)concur_scheduler_loop(L, runtime->scheduler);
+  listener *self = listener_new(L, runtime);
   int fd;
   int error = bind_at(address, &options, &fd);
-  if (error == 0) error = listen_on(loop, owner, fd, address, &options, &tcp);
+  if (error == 0) error = listen_on(self, fd, address, &options, &tcp);
   if (error == 0) return 1;
+  listener_drop(self);
   char name[CONCUR_ADDRESS_TEXT_SIZE];
   concur_address_format(address, name, sizeof name);
   return fail(L, error, "listen", name);
@@ -457,10 +469,12 @@ static int l_listen_fd(lua_State *L) {
     return fail(L, uv_translate_sys_error(errno), "listen", NULL);
   }
   if (!listens) return fail(L, UV_EINVAL, "listen (the socket does not listen)", NULL);
-  concur_loop *loop = concur_scheduler_loop(L, runtime->scheduler);
-  box *owner = concur_class_new(L, runtime, CONCUR_CLASS_LISTENER, sizeof *owner, 0);
-  int error = listener_make(loop, owner, (int)fd, &tcp);
-  return error == 0 ? 1 : fail(L, error, "listen", NULL);
+  (void)concur_scheduler_loop(L, runtime->scheduler);
+  listener *self = listener_new(L, runtime);
+  int error = listener_start(self, (int)fd, &tcp);
+  if (error == 0) return 1;
+  listener_drop(self);
+  return fail(L, error, "listen", NULL);
 }
 
 void concur_listener_open(lua_State *L, concur_runtime *runtime) {

@@ -2,9 +2,9 @@
 /*
  * A started child as a userdata, which lua/concur/process.lua wraps together with its streams.
  *
- * The userdata owns the concur_process; its finalizer releases that, which ends a child that still
- * runs.  Who waits is in its list and is woken at each change of state, to look again.
- *                                                                            [loop thread]
+ * The memory behind the userdata (support.h) holds the concur_process; the finalizer, or the end of
+ * the state (holding.h), releases that, which ends a child that still runs.  Who waits is in its list
+ * and is woken at each change of state, to look again.                       [loop thread]
  */
 #include "process_class.h"
 
@@ -13,20 +13,34 @@
 #include <unistd.h>
 
 #include "disposition.h"
+#include "holding.h"
 #include "process.h"
 #include "select.h"
 #include "stream.h"
 
 typedef struct process_object {
-  concur_process *process; /* owned; NULL: not started */
+  concur_process *process; /* owned; NULL: not started, or released */
+  concur_runtime *runtime; /* borrowed */
+  int slot;                /* anchors this, until the process is released */
   concur_node waiters;
 } process_object;
 
-/* The object at index 1.  Raises when its finalizer has run, which only other finalizers can see. */
-static process_object *check_process(lua_State *L) {
-  process_object *self = concur_class_check(L, 1, CONCUR_CLASS_PROCESS);
-  luaL_argcheck(L, self->process != NULL, 1, "the process was collected");
+/* The userdata. */
+typedef struct box {
+  process_object *object;  /* the memory behind it; NULL: could not be made */
+  concur_holding *holding; /* owned; of the object */
+} box;
+
+/* Raises when the finalizer has run, which only other finalizers can see. */
+static process_object *check_object(lua_State *L, process_object *self) {
+  luaL_argcheck(L, self != NULL && self->process != NULL, 1, "the process was collected");
   return self;
+}
+
+/* The object at index 1. */
+static process_object *check_process(lua_State *L) {
+  const box *owner = concur_class_check(L, 1, CONCUR_CLASS_PROCESS);
+  return check_object(L, owner->object);
 }
 
 /* The child keeps the loop alive while somebody waits for it: who waits for something else shall
@@ -44,6 +58,27 @@ static void on_change(concur_process *process) {
 }
 
 /* ---- starting one ---- */
+
+/* The finalizer's part, or what the state does for it when it closes. */
+static void object_release(void *object) {
+  process_object *self = object;
+  if (self->process != NULL) concur_process_release(self->process);
+  self->process = NULL;
+  concur_anchor_release(self->runtime->keeper, self->runtime, self->slot);
+}
+
+/* Pushes a userdata without a process. */
+static process_object *object_new(lua_State *L, concur_runtime *runtime) {
+  box *owner = concur_class_new(L, runtime, CONCUR_CLASS_PROCESS, sizeof *owner, 1);
+  owner->holding = concur_holding_new(L, runtime, object_release);
+  int slot;
+  process_object *self = concur_memory_new(L, runtime, sizeof *self, 0, &slot);
+  *self = (process_object){.runtime = runtime, .slot = slot};
+  concur_list_init(&self->waiters);
+  owner->holding->object = self;
+  owner->object = self;
+  return self;
+}
 
 /* The strings of the list in field `name`, as C wants them; NULL when there is none.  The memory is
    left on the stack; the strings belong to the list. */
@@ -186,9 +221,7 @@ static int l_spawn_process(lua_State *L) {
   options.cwd = lua_tostring(L, -1);
   lua_getfield(L, 1, "file");
   options.file = lua_tostring(L, -1);
-  process_object *self =
-      concur_class_new(L, runtime, CONCUR_CLASS_PROCESS, sizeof *self, 0);
-  concur_list_init(&self->waiters);
+  process_object *self = object_new(L, runtime);
   int object = lua_gettop(L);
   endpoint *ends = endpoint_list(L, runtime, &options.fd_count);
   int streams = lua_gettop(L) - options.fd_count;
@@ -253,7 +286,7 @@ static const concur_wait wait_process = {
 
 /* Frame: object, whether to wait for all of it. */
 static int process_wait(lua_State *L, concur_fiber *fiber) {
-  process_object *self = lua_touserdata(L, 1);
+  process_object *self = check_process(L);
   if (has_reached(self, lua_toboolean(L, 2))) return push_status(L, self->process);
   return wait_for_change(L, fiber, self, &wait_process, process_wait);
 }
@@ -267,7 +300,7 @@ static int l_wait(lua_State *L) {
 static int arm_attempt(lua_State *L, int index, concur_arm *arm, concur_fiber *fiber) {
   (void)index;
   (void)fiber;
-  const process_object *self = arm->target;
+  const process_object *self = check_object(L, arm->target);
   return has_reached(self, false) ? push_status(L, self->process) : -1;
 }
 
@@ -289,14 +322,14 @@ static int arm_finish(lua_State *L, int index, concur_arm *arm, concur_fiber *fi
   (void)index;
   (void)fiber;
   (void)closed;
-  return push_status(L, ((process_object *)arm->target)->process);
+  return push_status(L, check_object(L, arm->target)->process);
 }
 
 static const concur_arm_ops arm_ops = {"process", arm_attempt, arm_link, arm_unlink, arm_finish};
 
 static int l_waiting(lua_State *L) {
-  (void)check_process(L);
-  concur_arm_new(L, concur_runtime_of(L), &arm_ops, 1, 0);
+  process_object *self = check_process(L);
+  concur_arm_new(L, concur_runtime_of(L), &arm_ops, 1, 0)->target = self;
   return 1;
 }
 
@@ -310,7 +343,7 @@ static const concur_wait wait_end = {
     .name = "the end of a process", .abort = never_abort, .detach = detach};
 
 static int end_wait(lua_State *L, concur_fiber *fiber) {
-  process_object *self = lua_touserdata(L, 1);
+  process_object *self = check_process(L);
   if (has_reached(self, true)) return 0;
   return wait_for_change(L, fiber, self, &wait_end, end_wait);
 }
@@ -369,11 +402,10 @@ static int l_pid(lua_State *L) {
 }
 
 static int l_gc(lua_State *L) {
-  process_object *self = concur_class_check(L, 1, CONCUR_CLASS_PROCESS);
-  if (self->process != NULL && !concur_runtime_forked(concur_runtime_of(L))) {
-    concur_process_release(self->process);
-  }
-  self->process = NULL;
+  box *owner = concur_class_test(L, 1, CONCUR_CLASS_PROCESS);
+  if (owner == NULL || concur_runtime_forked(concur_runtime_of(L))) return 0;
+  concur_holding_end(owner->holding);
+  owner->holding = NULL;
   return 0;
 }
 

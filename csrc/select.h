@@ -34,7 +34,7 @@ typedef struct concur_arm_ops {
 /* User values: 1 what it waits for, 2 the value to put. */
 struct concur_arm {
   const concur_arm_ops *ops;
-  void *target; /* the C part of user value 1 */
+  void *target; /* the C part of user value 1, or the memory behind it */
   concur_waiter waiter;
   concur_timer timer;
   uint64_t delay_ns;

@@ -7,9 +7,10 @@
  *
  * A loop with receivers has one *hub*: an async handle that the handler of signals wakes, and the
  * list of the receivers.  Its callback hands the new signals to those who wait; the names exist
- * already, so that this needs no memory.  It keeps the loop alive while somebody waits.  The hub is
- * malloc'd and freed by its close callback; the userdata of a receiver owns nothing but its place in
- * the hub's list.                                                             [loop thread]
+ * already, so that this needs no memory.  It keeps the loop alive while somebody waits.
+ *
+ * Who frees: the hub is malloc'd and freed by its close callback.  A receiver is the memory behind the
+ * userdata that scripts hold (support.h), anchored while it is open.          [loop thread]
  */
 #include "signal_receiver.h"
 
@@ -27,10 +28,11 @@ typedef struct concur_signal_hub {
   concur_node receivers; /* those that are open */
 } concur_signal_hub;
 
-/* User value 1: the list of the names. */
+/* User value 1 of the memory: the list of the names. */
 typedef struct signal_receiver {
   concur_node link;       /* in the hub's list while open */
   concur_signal_hub *hub; /* borrowed; NULL: closed */
+  int slot;               /* anchors this, while open */
   concur_node waiters;
   int count;
   int next;               /* where the next look begins, so that no signal starves another */
@@ -39,6 +41,11 @@ typedef struct signal_receiver {
     uint32_t taken;       /* as concur_disposition_arrived counts */
   } signals[];
 } signal_receiver;
+
+/* The userdata. */
+typedef struct box {
+  signal_receiver *receiver; /* the memory behind it; NULL: could not be made */
+} box;
 
 /* ---- the hub ---- */
 
@@ -106,40 +113,27 @@ static void receiver_take(signal_receiver *self, int at) {
   concur_disposition_took(self->signals[at].number, self->signals[at].taken);
 }
 
-/* Takes the signal and pushes its name; the receiver is at `index`. */
-static void push_taken(lua_State *L, int index, signal_receiver *self, int at) {
-  lua_getiuservalue(L, index, 1);
-  lua_rawgeti(L, -1, at + 1);
-  lua_remove(L, -2);
-  receiver_take(self, at);
-}
-
-static char receivers_key; /* registry: weak table, address -> receiver */
-
-/* Pushes the name of a signal of the receiver; false (nothing pushed) when the receiver is about to be
-   finalized.  Needs 3 slots of the stack, and no memory. */
-static bool push_name(lua_State *L, const signal_receiver *self, int at) {
-  lua_rawgetp(L, LUA_REGISTRYINDEX, &receivers_key);
-  lua_rawgetp(L, -1, self);
-  lua_remove(L, -2);
-  if (lua_isnil(L, -1)) {
-    /* GCOVR_EXCL_START: a signal between the end of a collection and the finalizer */
-    lua_pop(L, 1);
-    return false;
-    /* GCOVR_EXCL_STOP */
-  }
+/* Pushes the name of a signal of the receiver, which is open.  Needs 3 slots of the stack, and no
+   memory. */
+static void push_name(lua_State *L, const signal_receiver *self, int at) {
+  concur_anchor_push(L, self->hub->loop->runtime, self->slot);
   lua_getiuservalue(L, -1, 1);
   lua_rawgeti(L, -1, at + 1);
   lua_insert(L, -3);
   lua_pop(L, 2);
-  return true;
+}
+
+/* Takes the signal and pushes its name. */
+static void push_taken(lua_State *L, signal_receiver *self, int at) {
+  push_name(L, self, at);
+  receiver_take(self, at);
 }
 
 /* Hands what has arrived to those who wait.  Nothing here can raise. */
 static void hand_over(lua_State *L, signal_receiver *self) {
   int at;
   while (!concur_list_empty(&self->waiters) && (at = receiver_pending(self)) >= 0) {
-    if (!push_name(L, self, at)) return;
+    push_name(L, self, at);
     if (!concur_parking_give(L, &self->waiters)) {
       lua_pop(L, 1);
       return;
@@ -171,6 +165,8 @@ static void on_wake(uv_async_t *async) {
 static void receiver_close(signal_receiver *self) {
   concur_signal_hub *hub = self->hub;
   if (hub == NULL) return;
+  concur_runtime *runtime = hub->loop->runtime;
+  concur_anchor_release(runtime->keeper, runtime, self->slot);
   self->hub = NULL;
   concur_node_unlink(&self->link);
   for (int i = 0; i < self->count; i++) concur_disposition_unreceive(self->signals[i].number);
@@ -188,7 +184,10 @@ void concur_signal_close(concur_loop *loop) {
 }
 
 static signal_receiver *check_receiver(lua_State *L) {
-  return concur_class_check(L, 1, CONCUR_CLASS_SIGNAL_RECEIVER);
+  signal_receiver *self =
+      ((const box *)concur_class_check(L, 1, CONCUR_CLASS_SIGNAL_RECEIVER))->receiver;
+  if (self == NULL) luaL_error(L, "the receiver could not be made");
+  return self;
 }
 
 /*@lua
@@ -210,8 +209,9 @@ static int l_close(lua_State *L) {
 }
 
 static int l_gc(lua_State *L) {
-  signal_receiver *self = concur_class_test(L, 1, CONCUR_CLASS_SIGNAL_RECEIVER);
-  if (self != NULL && !concur_runtime_forked(concur_runtime_of(L))) receiver_close(self);
+  const box *owner = concur_class_test(L, 1, CONCUR_CLASS_SIGNAL_RECEIVER);
+  if (owner == NULL || owner->receiver == NULL) return 0;
+  if (!concur_runtime_forked(concur_runtime_of(L))) receiver_close(owner->receiver);
   return 0;
 }
 
@@ -238,10 +238,10 @@ static int receive_done(lua_State *L, concur_fiber *fiber) {
 
 /* Frame: the receiver. */
 static int receive_begin(lua_State *L, concur_fiber *fiber) {
-  signal_receiver *self = lua_touserdata(L, 1);
+  signal_receiver *self = check_receiver(L);
   int at = receiver_pending(self);
   if (at >= 0) {
-    push_taken(L, 1, self, at);
+    push_taken(L, self, at);
     return 1;
   }
   if (self->hub == NULL) {
@@ -260,6 +260,7 @@ static int l_call(lua_State *L) {
 }
 
 static int arm_attempt(lua_State *L, int index, concur_arm *arm, concur_fiber *fiber) {
+  (void)index;
   (void)fiber;
   signal_receiver *self = arm->target;
   int at = receiver_pending(self);
@@ -268,8 +269,7 @@ static int arm_attempt(lua_State *L, int index, concur_arm *arm, concur_fiber *f
     lua_pushnil(L);
     return 1;
   }
-  lua_getiuservalue(L, index, 1);
-  push_taken(L, lua_gettop(L), self, at);
+  push_taken(L, self, at);
   return 1;
 }
 
@@ -302,8 +302,8 @@ static const concur_arm_ops arm_ops = {"signal", arm_attempt, arm_link, arm_unli
 function Receiver:receiving() end
 */
 static int l_receiving(lua_State *L) {
-  (void)check_receiver(L);
-  concur_arm_new(L, concur_runtime_of(L), &arm_ops, 1, 0);
+  signal_receiver *self = check_receiver(L);
+  concur_arm_new(L, concur_runtime_of(L), &arm_ops, 1, 0)->target = self;
   return 1;
 }
 
@@ -360,10 +360,35 @@ static int check_signal(lua_State *L, int index) {
   return number;
 }
 
-/* Takes the signals; 0, or a libuv error code and nothing taken. */
+/* Pushes a receiver that is closed, as yet.  The names are on the stack from 1 on, and as a list on top
+   of it, which is popped.  Raises. */
+static signal_receiver *receiver_new(lua_State *L, concur_runtime *runtime, int count) {
+  box *owner = concur_class_new(L, runtime, CONCUR_CLASS_SIGNAL_RECEIVER, sizeof *owner, 1);
+  size_t size = sizeof(signal_receiver) + (size_t)count * sizeof(((signal_receiver *)0)->signals[0]);
+  int slot;
+  signal_receiver *self = concur_memory_new(L, runtime, size, 1, &slot);
+  memset(self, 0, size);
+  self->slot = slot;
+  self->count = count;
+  concur_list_init(&self->waiters);
+  for (int i = 0; i < count; i++) {
+    self->signals[i].number = concur_signal_number(lua_tostring(L, i + 1));
+  }
+  concur_anchor_push(L, runtime, slot);
+  lua_rotate(L, -3, -1); /* list, userdata, memory: the list comes to the top */
+  lua_setiuservalue(L, -2, 1);
+  lua_pop(L, 1);
+  owner->receiver = self;
+  return self;
+}
+
+/* Takes the signals; 0, or a libuv error code, and then it is closed. */
 static int receiver_open(signal_receiver *self, concur_loop *loop) {
   concur_signal_hub *hub = loop->signals != NULL ? loop->signals : hub_new(loop);
-  if (hub == NULL) return UV_ENOMEM;
+  if (hub == NULL) {
+    concur_anchor_release(loop->runtime->keeper, loop->runtime, self->slot);
+    return UV_ENOMEM;
+  }
   self->hub = hub;
   concur_list_append(&hub->receivers, &self->link);
   int count = self->count;
@@ -385,22 +410,12 @@ static int l_receive(lua_State *L) {
   for (int i = 1; i <= count; i++) (void)check_signal(L, i);
   luaL_checkstack(L, LUA_MINSTACK, NULL);
   concur_loop *loop = concur_scheduler_loop(L, runtime->scheduler);
-  size_t size = sizeof(signal_receiver) + (size_t)count * sizeof(((signal_receiver *)0)->signals[0]);
-  signal_receiver *self =
-      concur_class_new(L, runtime, CONCUR_CLASS_SIGNAL_RECEIVER, size, 1);
-  concur_list_init(&self->waiters);
-  self->count = count;
   lua_createtable(L, count, 0);
   for (int i = 1; i <= count; i++) {
-    self->signals[i - 1].number = concur_signal_number(lua_tostring(L, i));
     lua_pushvalue(L, i);
     lua_rawseti(L, -2, i);
   }
-  lua_setiuservalue(L, -2, 1);
-  lua_rawgetp(L, LUA_REGISTRYINDEX, &receivers_key);
-  lua_pushvalue(L, -2);
-  lua_rawsetp(L, -2, self);
-  lua_pop(L, 1);
+  signal_receiver *self = receiver_new(L, runtime, count);
   int error = receiver_open(self, loop);
   if (error != 0) {
     concur_os_error(L, runtime, error, "receiving signals", NULL, NULL);
@@ -433,11 +448,5 @@ void concur_signal_open(lua_State *L, concur_runtime *runtime) {
       {"receive_signals", l_receive}, {"raise_signal", l_raise}, {NULL, NULL}};
   concur_class_define(L, runtime, CONCUR_CLASS_SIGNAL_RECEIVER, "concur.signal.Receiver", methods,
                       metamethods);
-  lua_newtable(L);
-  lua_createtable(L, 0, 1);
-  lua_pushliteral(L, "v");
-  lua_setfield(L, -2, "__mode");
-  lua_setmetatable(L, -2);
-  lua_rawsetp(L, LUA_REGISTRYINDEX, &receivers_key);
   concur_register(L, runtime, functions);
 }

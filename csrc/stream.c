@@ -60,15 +60,21 @@ static concur_hub *hub_of(lua_State *L, concur_loop *loop) {
 
 /* ---- making ---- */
 
+/* What is left of a write_error is what closing tells. */
+static void become_closed(concur_stream *stream) {
+  stream->state = CONCUR_STREAM_CLOSED;
+  if (stream->error_told) stream->write_error = 0;
+}
+
 static void release(concur_handle *handle) {
   concur_stream *stream = concur_container_of(handle, concur_stream, handle);
-  concur_stream_box *box = handle->owner;
-  if (box != NULL) box->stream = NULL;
+  if (stream->state != CONCUR_STREAM_CLOSED) become_closed(stream); /* the loop closed it */
   concur_node_unlink(&stream->dirty);
   concur_bytes_free(&stream->in);
   concur_bytes_free(&stream->gathered);
   concur_bytes_free(&stream->sending);
-  free(stream);
+  concur_runtime *runtime = stream->loop->runtime;
+  concur_anchor_release(runtime->keeper, runtime, stream->slot);
 }
 
 static int init_handle(concur_stream *stream, uv_loop_t *uv) {
@@ -79,11 +85,9 @@ static int init_handle(concur_stream *stream, uv_loop_t *uv) {
   return UV_EINVAL; /* GCOVR_EXCL_LINE: there is no other kind */
 }
 
-/* A structure with its handle, or NULL and *error. */
-static concur_stream *make(concur_loop *loop, concur_stream_kind kind, int *error) {
-  concur_stream *stream = calloc(1, sizeof *stream);
-  *error = UV_ENOMEM;
-  if (stream == NULL) return NULL;
+/* Makes a stream of the memory.  A libuv code, and then it is no stream. */
+static int make(concur_stream *stream, concur_loop *loop, concur_stream_kind kind) {
+  memset(stream, 0, sizeof *stream);
   stream->loop = loop;
   stream->hub = loop->hub;
   stream->kind = (uint8_t)kind;
@@ -95,27 +99,26 @@ static concur_stream *make(concur_loop *loop, concur_stream_kind kind, int *erro
   concur_list_init(&stream->writers);
   concur_list_init(&stream->drainers);
   concur_timer_init(&stream->linger);
-  *error = init_handle(stream, &loop->uv);
-  if (*error != 0) {
-    free(stream);
-    return NULL;
-  }
+  int error = init_handle(stream, &loop->uv);
+  if (error != 0) return error;
   concur_handle_begin(&loop->handles, &stream->handle, (uv_handle_t *)&stream->uv, release);
   uv_unref(stream->handle.uv); /* who waits for it keeps the loop alive, not the stream itself */
-  return stream;
+  return 0;
 }
 
 concur_stream *concur_stream_new(lua_State *L, concur_runtime *runtime, concur_stream_kind kind) {
-  concur_stream_box *box = concur_class_new(L, runtime, CONCUR_CLASS_STREAM, sizeof *box, 0);
+  concur_stream_box *box = concur_class_new(L, runtime, CONCUR_CLASS_STREAM, sizeof *box, 1);
   concur_loop *loop = concur_scheduler_loop(L, runtime->scheduler);
   (void)hub_of(L, loop);
-  int error;
-  concur_stream *stream = make(loop, kind, &error);
-  if (stream == NULL) {
+  int slot;
+  concur_stream *stream = concur_memory_new(L, runtime, sizeof *stream, 0, &slot);
+  int error = make(stream, loop, kind);
+  if (error != 0) {
+    concur_anchor_release(L, runtime, slot);
     (void)concur_os_error(L, runtime, error, "making a stream", NULL, NULL);
     lua_error(L);
   }
-  stream->handle.owner = box;
+  stream->slot = slot;
   box->stream = stream;
   return stream;
 }
@@ -137,14 +140,14 @@ void concur_stream_opened(concur_stream *stream, unsigned directions) {
 }
 
 void concur_stream_fail_opening(concur_stream *stream, int error) {
-  stream->write_error = error; /* finish leaves it in the box */
+  stream->write_error = error;
   concur_stream_finish(stream);
 }
 
 int concur_stream_opening_error(lua_State *L, int index) {
   const concur_stream_box *box = concur_class_check(L, index, CONCUR_CLASS_STREAM);
-  if (box->stream != NULL && box->stream->state == CONCUR_STREAM_OPEN) return 0;
-  return box->error != 0 ? box->error : UV_ECANCELED;
+  if (box->stream->state == CONCUR_STREAM_OPEN) return 0;
+  return box->stream->write_error != 0 ? box->stream->write_error : UV_ECANCELED;
 }
 
 void concur_stream_set_peer(concur_stream *stream, const char *peer) {
@@ -156,7 +159,7 @@ concur_stream_kind concur_stream_kind_of(const concur_stream *stream) {
 }
 
 concur_stream *concur_stream_test(lua_State *L, int index) {
-  concur_stream_box *box = concur_class_check(L, index, CONCUR_CLASS_STREAM);
+  const concur_stream_box *box = concur_class_check(L, index, CONCUR_CLASS_STREAM);
   concur_stream *stream = box->stream;
   return stream != NULL && stream->state == CONCUR_STREAM_OPEN ? stream : NULL;
 }
@@ -184,13 +187,7 @@ int concur_stream_fail_closed(lua_State *L) {
 
 void concur_stream_finish(concur_stream *stream) {
   if (stream->state == CONCUR_STREAM_CLOSED) return;
-  concur_stream_box *box = stream->handle.owner;
-  stream->state = CONCUR_STREAM_CLOSED;
-  if (box != NULL) {
-    box->stream = NULL;
-    if (!stream->error_told) box->error = stream->write_error;
-    stream->handle.owner = NULL;
-  }
+  become_closed(stream);
   concur_loop_stop_timer(stream->loop, &stream->linger);
   concur_node_unlink(&stream->dirty);
   concur_stream_close_read(stream);
@@ -258,10 +255,11 @@ static const concur_wait wait_close = {
     .name = "Stream:close", .abort = never_abort, .detach = NULL};
 
 static int close_done(lua_State *L, concur_fiber *fiber) {
-  const concur_stream_box *box = lua_touserdata(L, 1);
+  const concur_stream *stream = ((const concur_stream_box *)lua_touserdata(L, 1))->stream;
   (void)fiber;
-  if (box->error != 0) {
-    return concur_os_error(L, concur_runtime_find(L), box->error, "closing a stream", NULL, NULL);
+  if (stream != NULL && stream->write_error != 0) {
+    return concur_os_error(L, concur_runtime_find(L), stream->write_error, "closing a stream", NULL,
+                           NULL);
   }
   lua_pushboolean(L, 1);
   return 1;
@@ -278,11 +276,11 @@ static int close_done(lua_State *L, concur_fiber *fiber) {
 ---@return concur.Error? error what was written could not be sent
 function Stream:close(grace) end
 */
-static int close_box(lua_State *L, concur_stream_box *box, uint64_t grace_ns) {
-  concur_stream *stream = box->stream;
+static int close_stream(lua_State *L, concur_stream *stream, uint64_t grace_ns) {
   if (stream != NULL) begin_close(stream, grace_ns);
   lua_settop(L, 1);
-  if (box->stream != NULL && concur_fiber_may_wait(L, concur_runtime_of(L))) {
+  if (stream != NULL && stream->state != CONCUR_STREAM_CLOSED &&
+      concur_fiber_may_wait(L, concur_runtime_of(L))) {
     concur_fiber *fiber = concur_fiber_enter(L, concur_runtime_of(L));
     concur_list_append(&stream->drainers, &fiber->waiter.node);
     return concur_fiber_park(L, fiber, &wait_close, stream, close_done);
@@ -291,27 +289,24 @@ static int close_box(lua_State *L, concur_stream_box *box, uint64_t grace_ns) {
 }
 
 static int l_close(lua_State *L) {
-  concur_stream_box *box = concur_class_check(L, 1, CONCUR_CLASS_STREAM);
-  if (lua_isnoneornil(L, 2)) return close_box(L, box, concur_seconds_to_ns(GRACE_SECONDS));
+  const concur_stream_box *box = concur_class_check(L, 1, CONCUR_CLASS_STREAM);
+  if (lua_isnoneornil(L, 2)) return close_stream(L, box->stream, concur_seconds_to_ns(GRACE_SECONDS));
   uint64_t grace_ns = concur_check_duration(L, 2);
   if (box->stream != NULL) hasten_close(box->stream, grace_ns);
-  return close_box(L, box, grace_ns);
+  return close_stream(L, box->stream, grace_ns);
 }
 
 /* __close: argument 2 is the error that ends the block, if any. */
 static int l_leave(lua_State *L) {
-  concur_stream_box *box = concur_class_check(L, 1, CONCUR_CLASS_STREAM);
-  return close_box(L, box, concur_seconds_to_ns(GRACE_SECONDS));
+  const concur_stream_box *box = concur_class_check(L, 1, CONCUR_CLASS_STREAM);
+  return close_stream(L, box->stream, concur_seconds_to_ns(GRACE_SECONDS));
 }
 
 static int l_gc(lua_State *L) {
-  concur_stream_box *box = concur_class_test(L, 1, CONCUR_CLASS_STREAM);
+  const concur_stream_box *box = concur_class_test(L, 1, CONCUR_CLASS_STREAM);
   if (box == NULL || box->stream == NULL) return 0;
   if (concur_runtime_forked(concur_runtime_of(L))) return 0; /* the parent's handle */
-  concur_stream *stream = box->stream;
-  box->stream = NULL;
-  stream->handle.owner = NULL;
-  begin_close(stream, concur_seconds_to_ns(GRACE_SECONDS));
+  begin_close(box->stream, concur_seconds_to_ns(GRACE_SECONDS));
   return 0;
 }
 
@@ -320,12 +315,15 @@ static int l_gc(lua_State *L) {
 static int l_tostring(lua_State *L) {
   const concur_stream_box *box = concur_class_check(L, 1, CONCUR_CLASS_STREAM);
   const concur_stream *stream = box->stream;
-  const char *kind = stream == NULL ? "" : stream->kind == CONCUR_STREAM_TCP ? "tcp " : "pipe ";
-  const char *state = "closed";
-  if (stream != NULL && stream->state == CONCUR_STREAM_NEW) state = "not open";
-  if (stream != NULL && stream->state == CONCUR_STREAM_OPEN) state = "open";
-  if (stream != NULL && stream->state == CONCUR_STREAM_CLOSING) state = "closing";
-  const char *peer = stream != NULL ? stream->peer : "";
+  if (stream == NULL || stream->state == CONCUR_STREAM_CLOSED) {
+    lua_pushfstring(L, "concur.Stream: closed (%p)", (const void *)box);
+    return 1;
+  }
+  const char *kind = stream->kind == CONCUR_STREAM_TCP ? "tcp " : "pipe ";
+  const char *state = "open";
+  if (stream->state == CONCUR_STREAM_NEW) state = "not open";
+  if (stream->state == CONCUR_STREAM_CLOSING) state = "closing";
+  const char *peer = stream->peer;
   lua_pushfstring(L, "concur.Stream: %s%s%s%s (%p)", kind, peer, peer[0] != '\0' ? " " : "", state,
                   (const void *)box);
   return 1;

@@ -2,8 +2,8 @@
 /*
  * Streams: bytes in order, in and out, over any libuv stream; with the methods of Lua's files.
  *
- * A *stream* is a malloc'd structure around a uv_tcp_t or uv_pipe_t.  Scripts hold a userdata that
- * points to it.  How another file makes one (a connection, a pipe of a child process):
+ * A *stream* is a structure around a uv_tcp_t or uv_pipe_t.  Scripts hold a userdata that points to
+ * it.  How another file makes one (a connection, a pipe of a child process):
  *
  *   concur_stream *stream = concur_stream_new(L, runtime, CONCUR_STREAM_PIPE);  // pushes it, closed
  *   uv_stream_t *uv = concur_stream_handle(stream);   // initialised, without a descriptor
@@ -14,8 +14,8 @@
  * finalizer closes the handle, or call concur_stream_abort.  While libuv works on the handle (a
  * connect request) the structure stays where it is, whatever happens to the userdata.
  *
- * Who frees: the structure goes in the handle's close callback; docs/design/streams.md has the
- * states.  Everything here: [loop thread].
+ * Who frees: the structure is the memory behind the userdata (support.h), anchored until the handle's
+ * close callback; docs/design/streams.md has the states.  Everything here: [loop thread].
  */
 #ifndef CONCUR_STREAM_H
 #define CONCUR_STREAM_H

@@ -18,13 +18,12 @@ typedef enum concur_stream_state {
   CONCUR_STREAM_NEW,     /* no descriptor yet */
   CONCUR_STREAM_OPEN,
   CONCUR_STREAM_CLOSING, /* closed for scripts; bytes are still being sent */
-  CONCUR_STREAM_CLOSED   /* uv_close was called */
+  CONCUR_STREAM_CLOSED   /* uv_close was called; its loop may be gone */
 } concur_stream_state;
 
 /* The userdata. */
 typedef struct concur_stream_box {
-  concur_stream *stream; /* borrowed; NULL once it is CLOSED */
-  int error;             /* libuv code of a failed write that close found; 0: none */
+  concur_stream *stream; /* the memory behind it; NULL: could not be made */
 } concur_stream_box;
 
 /* What the streams of one loop share. */
@@ -40,7 +39,7 @@ typedef struct concur_hub {
 /* What every read and write touches lies together: with a thousand connections each line of memory is
    one more that has left the processor's cache. */
 struct concur_stream {
-  concur_handle handle; /* `owner` is the box */
+  concur_handle handle;
   union {
     uv_stream_t stream;
     uv_tcp_t tcp;
@@ -70,7 +69,7 @@ struct concur_stream {
   size_t scan_from;
   int read_error;       /* libuv code; 0: none */
 
-  int write_error;       /* libuv code; 0: none */
+  int write_error;       /* libuv code; 0: none.  Once CLOSED: what closing tells */
   uint64_t tick;         /* hub->tick when a write last went out directly */
   concur_bytes gathered; /* accepted, not handed to libuv yet */
   size_t out_high;       /* a write waits while so much is unsent ... */
@@ -86,6 +85,7 @@ struct concur_stream {
   concur_node drainers;  /* wait until all is sent: flush, shutdown, close */
   uv_shutdown_t shutdown;
   concur_timer linger;   /* CLOSING ends when it fires */
+  int slot;              /* anchors this, until libuv has let go of it */
   char peer[64];         /* for messages; may be empty */
 };
 

@@ -305,14 +305,9 @@ static int l_write(lua_State *L) {
 /* ---- flush, shutdown ---- */
 
 static int drain_done(lua_State *L, concur_fiber *fiber) {
-  const concur_stream_box *box = lua_touserdata(L, 1);
-  if (box->stream != NULL && box->stream->write_error != 0) {
-    return fail_written(L, box->stream, "writing");
-  }
-  if (box->stream == NULL && box->error != 0) {
-    return concur_os_error(L, fiber->scheduler->runtime, box->error, "writing", NULL, NULL);
-  }
-  if (fiber->outcome == CONCUR_OUTCOME_CLOSED && box->stream == NULL) {
+  concur_stream *stream = ((const concur_stream_box *)lua_touserdata(L, 1))->stream;
+  if (stream->write_error != 0) return fail_written(L, stream, "writing");
+  if (fiber->outcome == CONCUR_OUTCOME_CLOSED && stream->state == CONCUR_STREAM_CLOSED) {
     return concur_stream_fail_closed(L);
   }
   lua_settop(L, 1);

@@ -201,6 +201,16 @@ void concur_anchor_release(lua_State *L, concur_runtime *runtime, int slot) {
   runtime->free_anchor = slot;
 }
 
+void *concur_memory_new(lua_State *L, concur_runtime *runtime, size_t size, int values, int *slot) {
+  const char *tag = NULL; /* of no class, whatever the memory before it looks like */
+  char *memory = lua_newuserdatauv(L, size + sizeof tag, values);
+  memcpy(memory + size, &tag, sizeof tag);
+  lua_pushvalue(L, -1);
+  lua_setiuservalue(L, -3, 1);
+  *slot = concur_anchor(L, runtime);
+  return memory;
+}
+
 /* ---- errors ---- */
 
 static void error_new_va(lua_State *L, const concur_runtime *runtime, const char *kind,

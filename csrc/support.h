@@ -217,6 +217,17 @@ static inline void concur_anchor_clear(concur_runtime *runtime, int slot) {
 /* Gives a slot back.  Never raises. */
 void concur_anchor_release(lua_State *L, concur_runtime *runtime, int slot);
 
+/* ---- memory that C points to ----
+ *
+ * Lua drops a finalizer for good when memory is too short to call it; the userdata is collected all the
+ * same.  So whatever C points to from outside (libuv, a list, who wakes a waiter) is never the userdata
+ * that scripts hold, but memory behind it: the userdata keeps it alive, and an anchor does so while C
+ * needs it.  It goes when neither is left, and nobody has to find out who was the last. */
+
+/* New memory behind the userdata on top of the stack, whose user value 1 it becomes; not zeroed, with
+   `values` user values of its own.  Anchored until the caller gives *slot back.  Raises. */
+void *concur_memory_new(lua_State *L, concur_runtime *runtime, size_t size, int values, int *slot);
+
 /* ---- errors ---- */
 
 /* Pushes a new error object {kind=, message=}.  `kind` is one of the kinds of API.md. */

@@ -5,13 +5,12 @@
  *
  * Names of hosts are looked up by lua/concur/net_udp.lua; here a host is a number.
  *
- * Who frees: the structure goes in the poll handle's close callback; the userdata points to it and
- * is pointed to by it (handle.h).
+ * Who frees: the structure is the memory behind the userdata (support.h), anchored until the poll
+ * handle's close callback.
  */
 #include "udp.h"
 
 #include <netinet/in.h>
-#include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -19,12 +18,12 @@
 #include "udp_options.h"
 #include "udp_state.h"
 
-concur_udp_box *concur_udp_check_box(lua_State *L) {
-  return concur_class_check(L, 1, CONCUR_CLASS_UDP);
+concur_udp *concur_udp_test(lua_State *L) {
+  return concur_udp_in(concur_class_check(L, 1, CONCUR_CLASS_UDP));
 }
 
 concur_udp *concur_udp_check(lua_State *L) {
-  concur_udp *self = concur_udp_check_box(L)->udp;
+  concur_udp *self = concur_udp_test(L);
   if (self == NULL) concur_error_raise(L, concur_runtime_of(L), "Closed", "the socket is closed");
   return self;
 }
@@ -171,18 +170,18 @@ static void close_descriptor(concur_udp *self) {
   self->fd = -1;
 }
 
+/* Libuv does not know it (any more): what the userdata has is a closed socket. */
+static void udp_drop(concur_udp *self) {
+  concur_anchor_release(self->runtime->keeper, self->runtime, self->slot);
+}
+
 static void release(concur_handle *handle) {
   concur_udp *self = concur_container_of(handle, concur_udp, handle);
-  concur_udp_box *owner = handle->owner;
-  if (owner != NULL) owner->udp = NULL;
   close_descriptor(self); /* there still if the loop closed it */
-  free(self);
+  udp_drop(self);
 }
 
 static void udp_close(concur_udp *self) {
-  concur_udp_box *owner = self->handle.owner;
-  if (owner != NULL) owner->udp = NULL;
-  self->handle.owner = NULL;
   concur_handle_close(&self->handle); /* libuv stops watching before the descriptor is closed */
   close_descriptor(self);
   concur_parking_close(&self->receivers);
@@ -233,24 +232,30 @@ static int descriptor_new(const concur_address *address, const make_options *opt
   return ok ? 0 : concur_udp_last_error();
 }
 
-/* Makes the structure that owns the descriptor from now on.  A libuv code. */
-static int udp_new(concur_loop *loop, concur_udp_box *owner, int fd, int family) {
-  concur_udp *self = malloc(sizeof *self);
-  if (self == NULL) return UV_ENOMEM;
+/* Pushes a socket that is closed, as yet: udp_start or udp_drop follows.  Raises. */
+static concur_udp *udp_new(lua_State *L, concur_runtime *runtime) {
+  concur_udp_box *owner = concur_class_new(L, runtime, CONCUR_CLASS_UDP, sizeof *owner, 1);
+  int slot;
+  concur_udp *self = concur_memory_new(L, runtime, sizeof *self, 0, &slot);
   memset(self, 0, offsetof(concur_udp, buffer));
-  int error = uv_poll_init(&loop->uv, &self->poll, fd);
-  if (error != 0) {
-    free(self);
-    return error;
-  }
-  concur_handle_begin(&loop->handles, &self->handle, (uv_handle_t *)&self->poll, release);
-  uv_unref(self->handle.uv);
+  self->runtime = runtime;
+  self->slot = slot;
+  self->fd = -1;
   concur_list_init(&self->receivers);
   concur_list_init(&self->senders);
+  owner->udp = self;
+  return self;
+}
+
+/* Begins with a descriptor, which it owns if this returns 0; a libuv code otherwise. */
+static int udp_start(concur_udp *self, int fd, int family) {
+  concur_loop *loop = self->runtime->loop;
+  int error = uv_poll_init(&loop->uv, &self->poll, fd);
+  if (error != 0) return error;
+  concur_handle_begin(&loop->handles, &self->handle, (uv_handle_t *)&self->poll, release);
+  uv_unref(self->handle.uv);
   self->fd = fd;
   self->family = family;
-  self->handle.owner = owner;
-  owner->udp = self;
   return 0;
 }
 
@@ -261,20 +266,21 @@ static int l_udp(lua_State *L) {
   lua_settop(L, 3);
   concur_socket_check_address(L, 1, &address);
   make_options options = make_options_read(L, 3);
-  concur_loop *loop = concur_scheduler_loop(L, runtime->scheduler);
-  concur_udp_box *owner = concur_class_new(L, runtime, CONCUR_CLASS_UDP, sizeof *owner, 0);
+  (void)concur_scheduler_loop(L, runtime->scheduler);
+  concur_udp *self = udp_new(L, runtime);
   int fd;
   int error = descriptor_new(&address, &options, &fd);
-  if (error == 0) error = udp_new(loop, owner, fd, address.storage.ss_family);
+  if (error == 0) error = udp_start(self, fd, address.storage.ss_family);
   if (error != 0) {
     if (fd >= 0) (void)close(fd);
+    udp_drop(self);
     return concur_udp_fail(L, error, "udp", &address);
   }
-  int count = set_options(L, owner->udp, &options.later);
+  int count = set_options(L, self, &options.later);
   if (count == 1) {
     lua_settop(L, 4);
-  } else if (owner->udp != NULL) {
-    udp_close(owner->udp);
+  } else if (self->fd >= 0) {
+    udp_close(self);
   }
   return count;
 }
@@ -287,31 +293,30 @@ function Udp:close() end
 function Udp:closed() end
 */
 static int l_close(lua_State *L) {
-  concur_udp *self = concur_udp_check_box(L)->udp;
+  concur_udp *self = concur_udp_test(L);
   if (self != NULL) udp_close(self);
   return 0;
 }
 
 static int l_gc(lua_State *L) {
-  const concur_udp_box *owner = concur_class_test(L, 1, CONCUR_CLASS_UDP);
-  if (owner == NULL || owner->udp == NULL) return 0;
-  if (!concur_runtime_forked(concur_runtime_of(L))) udp_close(owner->udp);
-  return 0;
+  bool ours = concur_class_test(L, 1, CONCUR_CLASS_UDP) != NULL &&
+              !concur_runtime_forked(concur_runtime_of(L)); /* or the parent's */
+  return ours ? l_close(L) : 0;
 }
 
 static int l_closed(lua_State *L) {
-  lua_pushboolean(L, concur_udp_check_box(L)->udp == NULL);
+  lua_pushboolean(L, concur_udp_test(L) == NULL);
   return 1;
 }
 
 static int l_tostring(lua_State *L) {
-  const concur_udp_box *owner = concur_udp_check_box(L);
+  const concur_udp *self = concur_udp_test(L);
   concur_address address;
   char text[CONCUR_ADDRESS_TEXT_SIZE] = "closed";
-  if (owner->udp != NULL && concur_address_of_socket(&address, owner->udp->fd) == 0) {
+  if (self != NULL && concur_address_of_socket(&address, self->fd) == 0) {
     concur_address_format(&address, text, sizeof text);
   }
-  lua_pushfstring(L, "concur.Udp: %s (%p)", text, (const void *)owner);
+  lua_pushfstring(L, "concur.Udp: %s (%p)", text, lua_topointer(L, 1));
   return 1;
 }
 

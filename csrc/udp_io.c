@@ -120,7 +120,7 @@ static int receive_later(lua_State *L, concur_fiber *fiber, concur_udp *self) {
 
 /* Woken: the datagram is this fiber's.  (The system may have dropped it after all.) */
 static int receive_ready(lua_State *L, concur_fiber *fiber) {
-  concur_udp *self = concur_udp_check_box(L)->udp;
+  concur_udp *self = concur_udp_test(L);
   lua_settop(L, 2);
   if (self == NULL) return concur_udp_push_closed(L);
   self->promised = false;
@@ -135,7 +135,7 @@ static bool may_receive(const concur_udp *self) {
 
 /* Stack: the socket, the largest size. */
 static int receive_body(lua_State *L, concur_fiber *fiber) {
-  concur_udp *self = concur_udp_check_box(L)->udp;
+  concur_udp *self = concur_udp_test(L);
   if (self == NULL) return concur_udp_push_closed(L);
   int count = may_receive(self) ? try_receive(L, self, lua_tointeger(L, 2)) : 0;
   return count > 0 ? count : receive_later(L, fiber, self);
@@ -170,7 +170,7 @@ static int l_recv_from(lua_State *L) {
 static int arm_attempt(lua_State *L, int index, concur_arm *arm, concur_fiber *fiber) {
   (void)index;
   (void)fiber;
-  concur_udp *self = ((const concur_udp_box *)arm->target)->udp;
+  concur_udp *self = concur_udp_in(arm->target);
   if (self == NULL) return concur_udp_push_closed(L);
   int count = may_receive(self) ? try_receive(L, self, CONCUR_UDP_LARGEST) : 0;
   return count > 0 ? count : -1;
@@ -178,7 +178,7 @@ static int arm_attempt(lua_State *L, int index, concur_arm *arm, concur_fiber *f
 
 static bool arm_link(concur_arm *arm, concur_loop *loop) {
   (void)loop;
-  concur_udp *self = ((const concur_udp_box *)arm->target)->udp;
+  concur_udp *self = concur_udp_in(arm->target);
   if (self == NULL || expect(self, UV_READABLE) != 0) return false;
   concur_list_append(&self->receivers, &arm->waiter.node);
   return true;
@@ -186,7 +186,7 @@ static bool arm_link(concur_arm *arm, concur_loop *loop) {
 
 static void arm_unlink(concur_arm *arm, concur_loop *loop) {
   (void)loop;
-  concur_udp *self = ((const concur_udp_box *)arm->target)->udp;
+  concur_udp *self = concur_udp_in(arm->target);
   concur_node_unlink(&arm->waiter.node);
   if (self != NULL) count_waiters(self);
 }
@@ -194,7 +194,7 @@ static void arm_unlink(concur_arm *arm, concur_loop *loop) {
 static int arm_finish(lua_State *L, int index, concur_arm *arm, concur_fiber *fiber, bool closed) {
   (void)index;
   (void)fiber;
-  concur_udp *self = ((const concur_udp_box *)arm->target)->udp;
+  concur_udp *self = concur_udp_in(arm->target);
   if (closed || self == NULL) return concur_udp_push_closed(L);
   self->promised = false;
   int count = try_receive(L, self, CONCUR_UDP_LARGEST);
@@ -219,7 +219,7 @@ static int l_receiving(lua_State *L) {
 
 /* Stack: the socket, data, host or nil (connected), port. */
 static int send_body(lua_State *L, concur_fiber *fiber) {
-  concur_udp *self = concur_udp_check_box(L)->udp;
+  concur_udp *self = concur_udp_test(L);
   if (self == NULL) return concur_udp_push_closed(L);
   concur_address to = {.size = 0};
   size_t size;

@@ -15,8 +15,10 @@
 enum { CONCUR_UDP_LARGEST = 65536 }; /* no datagram is larger */
 
 typedef struct concur_udp {
-  concur_handle handle; /* `owner` is the box */
+  concur_handle handle;
   uv_poll_t poll;
+  concur_runtime *runtime; /* borrowed */
+  int slot;              /* anchors this, until libuv has let go of it */
   int fd;                /* owned; -1: closed */
   int family;            /* AF_INET, AF_INET6 */
   int watched;           /* events that `poll` is started for; 0: stopped */
@@ -29,13 +31,17 @@ typedef struct concur_udp {
 
 /* The userdata. */
 typedef struct concur_udp_box {
-  concur_udp *udp; /* borrowed; NULL: closed */
+  concur_udp *udp; /* the memory behind it; NULL: could not be made */
 } concur_udp_box;
 
 /* ---- udp.c ---- */
 
-/* The socket at index 1; a type error for anything else. */
-concur_udp_box *concur_udp_check_box(lua_State *L);
+/* The socket of a userdata; NULL when it is closed. */
+static inline concur_udp *concur_udp_in(const concur_udp_box *box) {
+  return box->udp != NULL && box->udp->fd >= 0 ? box->udp : NULL;
+}
+/* The socket at index 1, NULL when it is closed; a type error for anything else. */
+concur_udp *concur_udp_test(lua_State *L);
 /* The same, and Closed is raised when it is closed. */
 concur_udp *concur_udp_check(lua_State *L);
 /* Pushes nil and Closed. */
