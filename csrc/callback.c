@@ -7,7 +7,8 @@
  * on the loop's thread through the door, in one FIFO with the tasks; its error goes to on_error.
  *
  * A future made by hand may never settle: its callbacks hang in its user value, so that both can be
- * collected together.  Their anchors are reserved, and filled when the future settles.
+ * collected together.  Their anchors are reserved, and filled when the future settles.  If that is while
+ * they are being collected (a finalizer settles it), the callback's own finalizer fills it.
  *                                                                            [loop thread]
  */
 #include "callback.h"
@@ -23,6 +24,7 @@ typedef struct callback {
   int slot;                /* anchors this; 0 once over */
   int count;               /* arguments */
   bool hanging;            /* kept by its future, not by its anchor */
+  bool due;                /* its future settled while both were being collected */
   bool queued;             /* in the ready queue: cancelling waits for its turn there */
   bool cancelled;
 } callback;
@@ -76,21 +78,28 @@ static void on_callback_time(concur_timer *timer, void *context) {
   callback_queue(concur_container_of(timer, callback, timer), context);
 }
 
-/* Anchors a callback that was kept by its future.  Allocates nothing: the slots are there. */
-static void callback_catch(callback *entry) {
+/* Anchors a callback that was kept by its future.  Allocates nothing: the slots are there.  False when
+   it is being collected: the weak table has forgotten it. */
+static bool callback_catch(callback *entry) {
   lua_State *L = entry->runtime->main_state; /* inside a C function whenever this runs */
   lua_rawgetp(L, LUA_REGISTRYINDEX, &callbacks_key);
-  lua_rawgetp(L, -1, entry);
-  concur_anchor_set(L, entry->runtime, entry->slot);
+  bool found = lua_rawgetp(L, -1, entry) != LUA_TNIL;
+  if (found) {
+    concur_anchor_set(L, entry->runtime, entry->slot);
+    entry->hanging = false;
+  } else {
+    entry->due = true;
+    lua_pop(L, 1);
+  }
   lua_pop(L, 1);
-  entry->hanging = false;
+  return found;
 }
 
 static void on_future_settled(concur_waiter *waiter, void *source) {
   (void)source;
   callback *entry = concur_container_of(waiter, callback, waiter);
   concur_loop *loop = entry->runtime->loop;
-  if (entry->hanging) callback_catch(entry);
+  if (entry->hanging && !callback_catch(entry)) return;
   if (loop != NULL) callback_queue(entry, loop);
 }
 
@@ -245,18 +254,19 @@ static int l_callback_tostring(lua_State *L) {
 }
 
 /* A callback that hung in a future is collected with it and gives its slot back; unless a finalizer
-   of the same round has settled the future, after the weak table had forgotten this. */
+   of the same round has settled the future.  Should Lua drop this finalizer, only the slot is lost. */
 static int l_callback_gc(lua_State *L) {
   callback *entry = concur_class_test(L, 1, CONCUR_CLASS_CALLBACK);
-  if (entry == NULL || entry->slot == 0 || entry->runtime->closed) return 0;
-  if (entry->hanging) {
-    entry->hanging = false;
+  if (entry == NULL || !entry->hanging || entry->runtime->closed) return 0;
+  entry->hanging = false;
+  if (entry->due && entry->runtime->loop != NULL) {
+    lua_pushvalue(L, 1);
+    concur_anchor_set(L, entry->runtime, entry->slot);
+    callback_queue(entry, entry->runtime->loop);
+  } else {
     concur_node_unlink(&entry->waiter.node);
     concur_anchor_release(L, entry->runtime, entry->slot);
     entry->slot = 0;
-  } else if (entry->queued) {
-    lua_pushvalue(L, 1);
-    concur_anchor_set(L, entry->runtime, entry->slot);
   }
   return 0;
 }

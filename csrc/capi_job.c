@@ -124,8 +124,9 @@ static int raise_refused(lua_State *L, concur_runtime *runtime, const concur_exe
 /* The executor that the options ask for.  Raises. */
 static concur_executor *find_executor(lua_State *L, concur_runtime *runtime, int pool) {
   if (lua_isnil(L, pool)) return concur_work_executor(L, runtime, NULL);
-  concur_pool_view *view = concur_class_test(L, pool, CONCUR_CLASS_POOL);
-  if (view == NULL || view->executor == NULL) {
+  bool of_threads = concur_class_test(L, pool, CONCUR_CLASS_POOL) != NULL;
+  concur_pool_view *view = of_threads ? concur_pool_view_test(L, pool) : NULL;
+  if (view == NULL) {
     luaL_error(L,
                "submit of concur.h: options->pool must be the stack index of a "
                "ThreadPoolExecutor, not of %s",

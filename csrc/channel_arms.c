@@ -8,19 +8,30 @@
 
 #include "channel_cell.h"
 #include "fiber.h"
+#include "holding.h"
 #include "select.h"
 
-static char box_key; /* registry: the metatable of arms' boxes */
+static char holder_key; /* registry: the metatable of holders */
 
-/* What an arm waits with; a userdata, user value 1 of the arm.  Its own user value 1 is the channel's
-   userdata, 2 the value to send. */
+/* What an arm waits with: user value 1 of the arm is a userdata, this is the memory behind that
+   (support.h).  The userdata's finalizer, or the end of the state (holding.h), releases it. */
 typedef struct box {
-  concur_channel *channel;   /* one reference; NULL until it is set up */
+  concur_runtime *runtime;   /* borrowed */
+  int slot;                  /* anchors this, until it is released */
+  concur_channel *channel;   /* one reference; NULL once it was released */
   concur_channel_cell *cell; /* the owner's reference; NULL while not waiting */
   concur_parcel *parcel;     /* owned: the value to send, encoded */
   bool over;                 /* the arm was chosen: `cell` is kept for its finish */
   bool closed;               /* sending: the channel was closed */
 } box;
+
+/* The userdata. */
+typedef struct holder {
+  concur_holding *holding; /* owned; of the box */
+} holder;
+
+/* Its user values, besides the box. */
+enum { HOLDER_CHANNEL = 2, HOLDER_VALUE = 3 };
 
 static void box_forget(box *self, concur_loop *loop) {
   concur_channel_cell *cell = self->cell;
@@ -31,16 +42,23 @@ static void box_forget(box *self, concur_loop *loop) {
   concur_cell_release(cell);
 }
 
-static int l_box_gc(lua_State *L) {
-  box *self = lua_touserdata(L, 1);
-  if (self == NULL || !lua_getmetatable(L, 1)) return 0;
-  lua_rawgetp(L, LUA_REGISTRYINDEX, &box_key);
-  if (!lua_rawequal(L, -1, -2)) return 0; /* called by hand, with something else */
-  box_forget(self, concur_runtime_of(L)->loop);
+static void box_release(void *object) {
+  box *self = object;
+  box_forget(self, self->runtime->loop);
   concur_parcel_free(self->parcel);
-  if (self->channel != NULL) concur_channel_release(self->channel);
+  concur_channel_release(self->channel);
   self->parcel = NULL;
   self->channel = NULL;
+  concur_anchor_release(self->runtime->keeper, self->runtime, self->slot);
+}
+
+static int l_holder_gc(lua_State *L) {
+  holder *owner = lua_touserdata(L, 1);
+  if (owner == NULL || !lua_getmetatable(L, 1)) return 0;
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &holder_key);
+  if (!lua_rawequal(L, -1, -2)) return 0; /* called by hand, with something else */
+  concur_holding_end(owner->holding);
+  owner->holding = NULL;
   return 0;
 }
 
@@ -147,7 +165,7 @@ static int sending_attempt(lua_State *L, int index, concur_arm *arm, concur_fibe
   check_box(L, self);
   if (self->parcel == NULL) {
     lua_getiuservalue(L, index, 1);
-    lua_getiuservalue(L, -1, 2);
+    lua_getiuservalue(L, -1, HOLDER_VALUE);
     self->parcel = concur_channel_parcel(L, lua_gettop(L));
     lua_pop(L, 2);
   }
@@ -188,17 +206,22 @@ static const concur_arm_ops sending_ops = {"sending", sending_attempt, sending_l
 
 /* Pushes an arm for the channel at index 1 (and the value at index 2). */
 static int push_arm(lua_State *L, const concur_arm_ops *ops) {
-  box *self = lua_newuserdatauv(L, sizeof *self, 2);
-  *self = (box){.channel = NULL};
-  lua_rawgetp(L, LUA_REGISTRYINDEX, &box_key);
+  concur_runtime *runtime = concur_runtime_of(L);
+  holder *owner = lua_newuserdatauv(L, sizeof *owner, HOLDER_VALUE);
+  owner->holding = NULL;
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &holder_key);
   lua_setmetatable(L, -2);
-  self->channel = concur_channel_check(L);
+  owner->holding = concur_holding_new(L, runtime, box_release);
+  int slot;
+  box *self = concur_memory_new(L, runtime, sizeof *self, 0, &slot);
+  *self = (box){.runtime = runtime, .slot = slot, .channel = concur_channel_check(L)};
   concur_channel_retain(self->channel);
+  owner->holding->object = self;
   lua_pushvalue(L, 1);
-  lua_setiuservalue(L, -2, 1);
+  lua_setiuservalue(L, -2, HOLDER_CHANNEL);
   lua_pushvalue(L, 2);
-  lua_setiuservalue(L, -2, 2);
-  concur_arm_new(L, concur_runtime_of(L), ops, lua_gettop(L), 0);
+  lua_setiuservalue(L, -2, HOLDER_VALUE);
+  concur_arm_new(L, runtime, ops, lua_gettop(L), 0)->target = self;
   return 1;
 }
 
@@ -227,8 +250,8 @@ int concur_channel_l_sending(lua_State *L) {
 }
 
 void concur_channel_arms_open(lua_State *L, concur_runtime *runtime) {
-  static const luaL_Reg box_metamethods[] = {{"__gc", l_box_gc}, {NULL, NULL}};
+  static const luaL_Reg metamethods[] = {{"__gc", l_holder_gc}, {NULL, NULL}};
   lua_createtable(L, 0, 1);
-  concur_register(L, runtime, box_metamethods);
-  lua_rawsetp(L, LUA_REGISTRYINDEX, &box_key);
+  concur_register(L, runtime, metamethods);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &holder_key);
 }

@@ -82,9 +82,9 @@ static void make_shared_pool(lua_State *L, concur_runtime *runtime) {
 /* Pushes this state's view of the default pool and returns it. */
 static concur_pool_view *push_default(lua_State *L, concur_runtime *runtime) {
   if (lua_rawgetp(L, LUA_REGISTRYINDEX, &default_key) == LUA_TUSERDATA) {
-    concur_pool_view *view = lua_touserdata(L, -1);
+    concur_pool_view *view = concur_pool_view_test(L, -1);
     /* Another state that shares the pool may have shut it down. */
-    if (view->executor != NULL && view->executor->owner != NULL && !view->executor->closed &&
+    if (view != NULL && view->executor->owner != NULL && !view->executor->closed &&
         !concur_pool_closing(view->executor->pool)) {
       return view;
     }

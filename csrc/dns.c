@@ -8,9 +8,9 @@
  * cancelled goes on at once, and the thread finishes for nobody.  A thread that is still busy when
  * the loop closes is detached; its job frees itself.
  *
- * A lookup is a job with two references: one travels with it (pool.h), the other is the box's, a
- * userdata on the stack of the task that waits.  It is given back when that has its answer; if it
- * never runs again (killed, its coroutine closed by a stranger), when the box is collected.
+ * A lookup is a job with two references: one travels with it (pool.h), the other is held (holding.h)
+ * for the box, a userdata on the stack of the task that waits.  It is given back when that has its
+ * answer; if it never runs again (its coroutine was closed by a stranger), when the box is collected.
  *                                                       [loop thread, where nothing else is said]
  */
 #include "dns.h"
@@ -23,6 +23,7 @@
 #include <sys/socket.h>
 
 #include "fiber.h"
+#include "holding.h"
 #include "options.h"
 #include "platform.h"
 #include "pool.h"
@@ -37,12 +38,12 @@ typedef struct lookup lookup;
 
 /* The userdata; scripts never see it. */
 typedef struct box {
-  lookup *lookup; /* one reference; NULL: given back */
+  concur_holding *holding; /* owned; of the lookup, or of nothing once that was given back */
 } box;
 
 struct lookup {
   concur_job job;
-  box *owner;          /* borrowed; NULL once it gave its reference back */
+  concur_holding *holding; /* borrowed: of the box's reference; NULL once that was given back */
   concur_fiber *fiber; /* parked on this; NULL: nobody waits (any more) */
   bool reverse;
   /* The question; not changed while the job is on its way. */
@@ -167,17 +168,25 @@ static void lookup_leave(lookup *self) {
   self->fiber = NULL;
 }
 
-/* Nobody needs it any more on this side. */
-static void lookup_forget(lookup *self) {
-  if (self->owner == NULL) return;
-  self->owner->lookup = NULL;
-  self->owner = NULL;
+/* The holding ends, which its box may do before or after. */
+static void lookup_release(void *object) {
+  lookup *self = object;
+  self->holding = NULL;
   concur_job_release(&self->job);
 }
 
+/* Nobody needs it any more on this side. */
+static void lookup_forget(lookup *self) {
+  if (self->holding == NULL) return;
+  self->holding->object = NULL;
+  lookup_release(self);
+}
+
 static int l_gc(lua_State *L) {
-  const box *owner = concur_class_test(L, 1, CONCUR_CLASS_LOOKUP);
-  if (owner != NULL && owner->lookup != NULL) lookup_forget(owner->lookup);
+  box *owner = concur_class_test(L, 1, CONCUR_CLASS_LOOKUP);
+  if (owner == NULL) return 0;
+  concur_holding_end(owner->holding);
+  owner->holding = NULL;
   return 0;
 }
 
@@ -261,8 +270,9 @@ static concur_pool *dns_pool(concur_dns *dns) {
 static lookup *lookup_new(lua_State *L, concur_fiber *fiber) {
   concur_loop *loop = fiber->scheduler->loop;
   (void)dns_of(L, loop);
-  box *owner =
-      concur_class_new(L, fiber->scheduler->runtime, CONCUR_CLASS_LOOKUP, sizeof *owner, 0);
+  concur_runtime *runtime = fiber->scheduler->runtime;
+  box *owner = concur_class_new(L, runtime, CONCUR_CLASS_LOOKUP, sizeof *owner, 0);
+  owner->holding = concur_holding_new(L, runtime, lookup_release);
   lookup *self = calloc(1, sizeof *self);
   if (self == NULL) luaL_error(L, "not enough memory");
   concur_job_init(&self->job, NULL, loop->mailbox);
@@ -270,9 +280,9 @@ static lookup *lookup_new(lua_State *L, concur_fiber *fiber) {
   self->job.free = lookup_free;
   self->job.mail.deliver = on_answer;
   self->job.mail.drop = on_dropped;
-  self->owner = owner;
-  owner->lookup = self;
-  concur_taken(self); /* by the owner */
+  self->holding = owner->holding;
+  self->holding->object = self;
+  concur_taken(self); /* by the holding */
   return self;
 }
 

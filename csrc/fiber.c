@@ -33,7 +33,6 @@ void concur_scheduler_open(lua_State *L, concur_runtime *runtime) {
   top->ready.run = top_run;
   top->waiter.notify = concur_fiber_notify;
   top->waiter.exchange = &concur_fiber_exchange;
-  concur_list_init(&top->held);
   top->state = CONCUR_FIBER_RUNNING;
   concur_timer_init(&top->timer);
 }

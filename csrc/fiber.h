@@ -94,7 +94,6 @@ struct concur_fiber {
   bool rethrown;            /* and that error is on its way up right now */
   bool quitting;            /* its coroutine is about to be closed: see concur_fiber_quit */
   uint64_t id;              /* of its task; top level, and between two tasks: 0 */
-  concur_node held;         /* locks that it holds and others wait for (lock.c) */
   struct generator *generators; /* that run in it, innermost first (generator.c); borrowed */
   concur_timer timer;       /* of a wait with its own time-out */
 };

@@ -3,9 +3,8 @@
  * Lock, on parking.h.
  *
  * A task counts the locks that it holds, so that one which ends with locks is noticed and reported.
- * A lock for which somebody waits is, besides, in its owner's list of held locks, so that whoever
- * waits gets an error then; whoever waits keeps the lock alive, and the last one to leave takes it
- * out of the list (the finalizer is for waiters whose coroutine a stranger closed).
+ * Whoever waits for one of them gets an error then, and is found by a look at all that wait: nothing
+ * points to a lock but who waits for it, and keeps it alive.
  * A lock whose owner has ended belongs to nobody: owners are known by their task's id.
  *                                                                            [loop thread]
  */
@@ -15,26 +14,12 @@
 #include "task.h"
 
 typedef struct lock {
-  concur_node held; /* in owner->held, while somebody waits */
   concur_node waiters;
   concur_fiber *owner; /* NULL: free; valid while its id is owner_id */
   uint64_t owner_id;
 } lock;
 
-/* A waiter leaves before it got the lock. */
-static void lock_leave(concur_fiber *fiber) {
-  lock *self = fiber->target;
-  concur_node_unlink(&fiber->waiter.node);
-  if (concur_list_empty(&self->waiters)) concur_node_unlink(&self->held);
-}
-
-static bool lock_abort(concur_fiber *fiber) {
-  lock_leave(fiber);
-  return true;
-}
-
-static const concur_wait wait_lock = {
-    .name = "Lock:acquire", .abort = lock_abort, .detach = lock_leave};
+static const concur_wait wait_lock = {.name = "Lock:acquire"};
 
 static lock *check_lock(lua_State *L) {
   return concur_class_check(L, 1, CONCUR_CLASS_LOCK);
@@ -51,22 +36,14 @@ static void lock_own(lock *self, concur_fiber *fiber) {
   fiber->held_count++;
 }
 
-/* Somebody is going to wait: the owner must know. */
-static void lock_expect(lock *self) {
-  if (!concur_node_linked(&self->held)) concur_list_append(&self->owner->held, &self->held);
-}
-
 /* Hands the lock to the first waiter, or frees it. */
 static void lock_pass_on(lock *self) {
   self->owner->held_count--;
   self->owner = NULL;
-  if (concur_list_empty(&self->waiters)) return; /* then it is in no list of held ones either */
-  concur_node_unlink(&self->held);
   concur_waiter *waiter = concur_parking_pop(&self->waiters);
   if (waiter == NULL) return;
   concur_fiber *next = concur_container_of(waiter, concur_fiber, waiter);
   lock_own(self, next);
-  if (!concur_list_empty(&self->waiters)) lock_expect(self);
   concur_fiber_wake(next, CONCUR_OUTCOME_VALUE);
 }
 
@@ -93,7 +70,6 @@ static int lock_take(lua_State *L, concur_fiber *fiber, lock *self) {
     return 1;
   }
   if (owner == fiber) return raise_owned(L, fiber);
-  lock_expect(self);
   return concur_parking_park(L, fiber, &self->waiters, &wait_lock, self, lock_acquired);
 }
 
@@ -204,7 +180,6 @@ static int lock_with_wait(lua_State *L, concur_fiber *fiber) {
   concur_fiber *owner = lock_owner(self);
   if (owner == fiber) return raise_owned(L, fiber);
   if (owner != NULL) {
-    lock_expect(self);
     return concur_parking_park(L, fiber, &self->waiters, &wait_lock, self, lock_with_run);
   }
   lock_own(self, fiber);
@@ -254,16 +229,25 @@ static int l_lock_tostring(lua_State *L) {
   return 1;
 }
 
+/* Wakes all who wait for the same lock as this fiber, if it waits for one that `owner` has. */
+static void abandon_lock_of(const concur_fiber *fiber, const concur_fiber *owner) {
+  bool waits = fiber->state == CONCUR_FIBER_PARKED && fiber->wait == &wait_lock;
+  if (!waits || !concur_fiber_intact(fiber)) return;
+  lock *self = fiber->target;
+  if (lock_owner(self) != owner) return;
+  self->owner = NULL;
+  concur_parking_wake_all(&self->waiters, self);
+}
+
 /* The fiber ends and holds locks: they become free, whoever waits for one gets an error. */
 static void abandon_locks(lua_State *L, concur_fiber *fiber) {
-  concur_runtime *runtime = fiber->scheduler->runtime;
+  concur_scheduler *scheduler = fiber->scheduler;
+  concur_runtime *runtime = scheduler->runtime;
   int count = fiber->held_count;
   fiber->held_count = 0;
-  while (!concur_list_empty(&fiber->held)) {
-    lock *self = concur_container_of(fiber->held.next, lock, held);
-    self->owner = NULL;
-    concur_node_unlink(&self->held);
-    concur_parking_wake_all(&self->waiters, self);
+  abandon_lock_of(&scheduler->top, fiber);
+  for (concur_node *node = scheduler->tasks.next; node != &scheduler->tasks; node = node->next) {
+    abandon_lock_of(&concur_container_of(node, concur_body, link)->fiber, fiber);
   }
   concur_body_push_task(L, runtime, concur_body_of_fiber(fiber));
   concur_task_push_name(L, -1, concur_task_of_fiber(fiber));
@@ -272,12 +256,6 @@ static void abandon_locks(lua_State *L, concur_fiber *fiber) {
                    lua_tostring(L, -1), count == 1 ? "a lock" : "locks");
   concur_report(L, runtime, -1, 0, "lock not released");
   lua_pop(L, 3);
-}
-
-static int l_lock_gc(lua_State *L) {
-  lock *self = concur_class_test(L, 1, CONCUR_CLASS_LOCK);
-  if (self != NULL) concur_node_unlink(&self->held);
-  return 0;
 }
 
 void concur_lock_open(lua_State *L, concur_runtime *runtime) {
@@ -291,7 +269,6 @@ void concur_lock_open(lua_State *L, concur_runtime *runtime) {
                               {"waiters", l_lock_waiters},
                               {NULL, NULL}};
   const luaL_Reg metamethods[] = {{"__close", l_lock_close},
-                                  {"__gc", l_lock_gc},
                                   {"__tostring", l_lock_tostring},
                                   {NULL, NULL}};
   const luaL_Reg functions[] = {{"Lock", l_lock}, {NULL, NULL}};

@@ -8,23 +8,48 @@
 
 #include <string.h>
 
+#include "holding.h"
 #include "options.h"
 #include "pool_wait.h"
 #include "transfer.h"
 
 /* ---- views ---- */
 
+/* The userdata. */
+typedef struct box {
+  concur_pool_view *view;  /* the memory behind it; NULL: could not be made */
+  concur_holding *holding; /* owned; of the view */
+} box;
+
 /* The userdata at `index` if it is a pool of any class, else NULL. */
-static concur_pool_view *view_test(lua_State *L, int index) {
-  concur_pool_view *view = concur_class_test(L, index, CONCUR_CLASS_POOL);
-  return view != NULL ? view : concur_class_test(L, index, CONCUR_CLASS_PROCESS_POOL);
+static box *box_test(lua_State *L, int index) {
+  box *owner = concur_class_test(L, index, CONCUR_CLASS_POOL);
+  return owner != NULL ? owner : concur_class_test(L, index, CONCUR_CLASS_PROCESS_POOL);
+}
+
+concur_pool_view *concur_pool_view_test(lua_State *L, int index) {
+  const box *owner = box_test(L, index);
+  bool usable = owner != NULL && owner->view != NULL && owner->view->executor != NULL;
+  return usable ? owner->view : NULL;
 }
 
 concur_pool_view *concur_pool_view_check(lua_State *L, int index) {
-  concur_pool_view *view = view_test(L, index);
-  if (view == NULL) concur_class_mismatch(L, index, CONCUR_CLASS_POOL);
-  if (view->executor == NULL) luaL_argerror(L, index, "the pool was finalized");
+  concur_pool_view *view = concur_pool_view_test(L, index);
+  if (view == NULL) {
+    if (box_test(L, index) == NULL) concur_class_mismatch(L, index, CONCUR_CLASS_POOL);
+    luaL_argerror(L, index, "the pool was finalized");
+  }
   return view;
+}
+
+static void view_release(void *object) {
+  concur_pool_view *view = object;
+  lua_State *keeper = view->runtime->keeper;
+  concur_executor *executor = view->executor;
+  concur_function_cache_free(keeper, &view->functions);
+  view->executor = NULL;
+  if (executor != NULL) concur_executor_release(executor);
+  concur_anchor_release(keeper, view->runtime, view->slot);
 }
 
 void concur_pool_check_options(lua_State *L, const char *const *names) {
@@ -65,9 +90,17 @@ void concur_pool_check_function(lua_State *L, int index) {
 }
 
 concur_pool_view *concur_pool_view_new(lua_State *L, concur_runtime *runtime, concur_class class) {
-  concur_pool_view *view = concur_class_new(L, runtime, class, sizeof *view, 1);
+  box *owner = concur_class_new(L, runtime, class, sizeof *owner, CONCUR_POOL_NAME);
+  owner->holding = concur_holding_new(L, runtime, view_release);
+  int slot;
+  concur_pool_view *view = concur_memory_new(L, runtime, sizeof *view, 0, &slot);
+  memset(view, 0, sizeof *view);
+  view->runtime = runtime;
+  view->slot = slot;
   view->class = class;
   view->options = concur_call_defaults;
+  owner->holding->object = view;
+  owner->view = view;
   return view;
 }
 
@@ -233,11 +266,11 @@ static int l_options(lua_State *L) {
     options.name = lua_tostring(L, -1);
   } else {
     lua_pop(L, 1);
-    lua_getiuservalue(L, 1, 1);
+    lua_getiuservalue(L, 1, CONCUR_POOL_NAME);
   }
   concur_pool_view *derived = concur_pool_view_new(L, runtime, view->class);
   lua_insert(L, -2);
-  lua_setiuservalue(L, -2, 1);
+  lua_setiuservalue(L, -2, CONCUR_POOL_NAME);
   derived->options = options;
   derived->executor = view->executor;
   view->executor->references++;
@@ -316,13 +349,10 @@ static int l_pool_find_method(lua_State *L) {
 }
 
 static int l_pool_gc(lua_State *L) {
-  concur_pool_view *view = view_test(L, 1);
-  if (view == NULL) return 0; /* called by hand */
-  concur_executor *executor = view->executor;
-  concur_function_cache_free(L, &view->functions);
-  view->executor = NULL;
-  if (executor == NULL || concur_runtime_forked(concur_runtime_of(L))) return 0;
-  concur_executor_release(executor);
+  box *owner = box_test(L, 1);
+  if (owner == NULL || concur_runtime_forked(concur_runtime_of(L))) return 0;
+  concur_holding_end(owner->holding);
+  owner->holding = NULL;
   return 0;
 }
 

@@ -13,14 +13,22 @@
 
 #pragma GCC visibility push(hidden)
 
+/* The memory behind the userdata of a pool (support.h).  It is emptied by the finalizer, or at the end of
+   the state (holding.h). */
 typedef struct concur_pool_view {
-  concur_executor *executor;   /* one reference; NULL until it is set up */
-  concur_call_options options; /* `name` is kept alive by user value 1 */
+  concur_executor *executor;   /* one reference; NULL until it is set up, and at the end */
+  concur_call_options options; /* `name` is kept alive by user value CONCUR_POOL_NAME */
   concur_function_cache functions;
   concur_class class;
+  concur_runtime *runtime; /* borrowed */
+  int slot;                /* anchors this, until it is emptied */
 } concur_pool_view;
 
-/* The pool at `index`, of any class.  Raises. */
+enum { CONCUR_POOL_NAME = 2 };
+
+/* The pool at `index`, of any class; NULL when there is something else, or it was finalized. */
+concur_pool_view *concur_pool_view_test(lua_State *L, int index);
+/* The same; raises instead. */
 concur_pool_view *concur_pool_view_check(lua_State *L, int index);
 
 /* Pushes a new view, which has no executor yet. */

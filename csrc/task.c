@@ -35,7 +35,6 @@ static void body_init(concur_body *body, concur_scheduler *scheduler, concur_tas
   fiber->has_context = false;
   fiber->has_trace = false;
   fiber->rethrown = false;
-  concur_list_init(&fiber->held);
   fiber->held_count = 0;
   fiber->generators = NULL;
   concur_timer_init(&fiber->timer);

@@ -3,13 +3,14 @@
  * The transfer's part of a Lua state, and what scripts see of it: `transferable`, `transfer_limit`,
  * and for tests and tools `encode` and `decode`.
  *
- * A concur.Message is a userdata that owns a message.  [the state's own thread]
+ * A concur.Message is a userdata that holds a message.  [the state's own thread]
  */
 #include "transfer.h"
 
 #include <string.h>
 
 #include "classes.h"
+#include "holding.h"
 #include "place.h"
 #include "transfer_state.h"
 #include "wire.h"
@@ -84,61 +85,76 @@ static int l_transfer_limit(lua_State *L) {
 
 /* ---- messages as Lua values ---- */
 
-static concur_message **check_message(lua_State *L) {
+static void free_message(void *message) {
+  concur_message_free(message);
+}
+
+/* Pushes a userdata without a message, for which the holding is. */
+static concur_holding *push_message(lua_State *L) {
+  concur_holding **self = lua_newuserdatauv(L, sizeof *self, 0);
+  *self = NULL;
+  luaL_setmetatable(L, MESSAGE_CLASS);
+  *self = concur_holding_new(L, concur_runtime_of(L), free_message);
+  return *self;
+}
+
+static concur_holding **check_holding(lua_State *L) {
   return luaL_checkudata(L, 1, MESSAGE_CLASS);
 }
 
+/* The message at index 1; NULL once it was freed. */
+static concur_message *check_message(lua_State *L) {
+  const concur_holding *holding = *check_holding(L);
+  return holding != NULL ? holding->object : NULL;
+}
+
 static int l_message_gc(lua_State *L) {
-  concur_message **message = check_message(L);
-  concur_message_free(*message);
-  *message = NULL;
+  concur_holding **self = check_holding(L);
+  concur_holding_end(*self);
+  *self = NULL;
   return 0;
 }
 
 static int l_message_len(lua_State *L) {
-  concur_message **message = check_message(L);
-  lua_pushinteger(L, *message == NULL ? 0 : (lua_Integer)concur_message_size(*message));
+  const concur_message *message = check_message(L);
+  lua_pushinteger(L, message == NULL ? 0 : (lua_Integer)concur_message_size(message));
   return 1;
 }
 
 /* encode(...): a concur.Message */
 static int l_encode(lua_State *L) {
   int count = lua_gettop(L);
-  concur_message **message = lua_newuserdatauv(L, sizeof(concur_message *), 0);
-  *message = NULL;
-  luaL_setmetatable(L, MESSAGE_CLASS);
-  *message = concur_encode(L, 1, count, "argument");
+  concur_holding *holding = push_message(L);
+  holding->object = concur_encode(L, 1, count, "argument");
   return 1;
 }
 
 /* encode_flat(...): a string that another process can decode */
 static int l_encode_flat(lua_State *L) {
   int count = lua_gettop(L);
-  concur_message **message = lua_newuserdatauv(L, sizeof(concur_message *), 0);
-  *message = NULL;
-  luaL_setmetatable(L, MESSAGE_CLASS);
-  *message = concur_encode_as(L, 1, count, "argument", CONCUR_ENCODE_FLAT);
-  lua_pushlstring(L, (const char *)(*message)->bytes, (*message)->size);
-  concur_message_free(*message);
-  *message = NULL;
+  concur_holding *holding = push_message(L);
+  concur_message *message = concur_encode_as(L, 1, count, "argument", CONCUR_ENCODE_FLAT);
+  holding->object = message;
+  lua_pushlstring(L, (const char *)message->bytes, message->size);
+  concur_message_free(message);
+  holding->object = NULL;
   return 1;
 }
 
 /* decode(message or string): its values */
 static int l_decode(lua_State *L) {
   if (lua_type(L, 1) != LUA_TSTRING) {
-    concur_message **message = check_message(L);
-    luaL_argcheck(L, *message != NULL, 1, "the message is gone");
-    return concur_decode(L, *message);
+    concur_message *message = check_message(L);
+    luaL_argcheck(L, message != NULL, 1, "the message is gone");
+    return concur_decode(L, message);
   }
   size_t size;
   const char *bytes = lua_tolstring(L, 1, &size);
-  concur_message **message = lua_newuserdatauv(L, sizeof(concur_message *), 0);
-  *message = NULL;
-  luaL_setmetatable(L, MESSAGE_CLASS);
-  *message = concur_message_from_bytes(bytes, size);
-  if (*message == NULL) return luaL_error(L, "not enough memory");
-  return concur_decode(L, *message);
+  concur_holding *holding = push_message(L);
+  concur_message *message = concur_message_from_bytes(bytes, size);
+  if (message == NULL) return luaL_error(L, "not enough memory");
+  holding->object = message;
+  return concur_decode(L, message);
 }
 
 void concur_transfer_open(lua_State *L, concur_runtime *runtime) {

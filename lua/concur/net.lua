@@ -392,11 +392,7 @@ end
 
 -- Takes a new stream: whatever happens from now on, it will be closed.
 function Handlers:add(stream)
-  local ok, err = pcall(rawset, self.streams, stream, true)
-  if not ok then -- out of memory
-    stream:close(0)
-    error(err, 0)
-  end
+  self.streams[stream] = true
   self.count = self.count + 1
 end
 
@@ -469,19 +465,31 @@ local function is_closed(err)
   return err.kind == "Closed"
 end
 
+-- A stream that no handlers have yet: closed when memory is too short even to call them.
+local Fresh = {
+  __close = function(self)
+    if self.stream then
+      self.stream:close(0)
+    end
+  end,
+}
+
 -- Accepts until the listener is closed. While descriptors are used up, connections stay in the
 -- system's queue, and it tries again when one was closed here, or after a while.
 local function accept_loop(handler, listener, handlers, options)
   local limit, on_error = options.limit or math.huge, reporter(options.on_error)
   local delay = RETRY_FIRST
+  local fresh <close> = setmetatable({ stream = false }, Fresh)
   while true do
     handlers:wait_below(limit)
     if listener:closed() then -- by a handler, perhaps
       return true
     end
     local stream, err = listener:accept()
+    fresh.stream = stream or false -- needs no memory: the field is there
     if stream then
       handlers:add(stream)
+      fresh.stream = false
       handlers:spawn(handler, stream, on_error)
       delay = RETRY_FIRST
     elseif is_closed(err) then

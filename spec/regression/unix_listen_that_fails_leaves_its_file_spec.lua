@@ -17,6 +17,6 @@ describe("net.listen{path=} that fails after bind", function()
       end
       listener:close()
       assert(not os.rename(path, path))
-    ]], { real = true }), faults.memory, { "not enough memory", "ENOMEM", "Cannot allocate" })
+    ]], { real = true }), faults.handles, { "not enough memory", "ENOMEM", "Cannot allocate" })
   end)
 end)
