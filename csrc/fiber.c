@@ -253,7 +253,8 @@ static bool fiber_abort(concur_fiber *fiber) {
   if (fiber->wait->abort == NULL && !concur_node_linked(&fiber->waiter.node)) return true;
   /* Tampered with: what it waits for may be gone.  The node stays linked, and the fiber's memory is
      not used again; the step will find out. */
-  return !concur_fiber_intact(fiber) || fiber_take_off(fiber);
+  bool gone = !fiber->wait->anchored && !concur_fiber_intact(fiber);
+  return gone || fiber_take_off(fiber);
 }
 
 /* The same for a fiber that is about to suspend: its coroutine still runs. */

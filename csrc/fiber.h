@@ -70,6 +70,7 @@ typedef struct concur_wait {
   /* The state closes while the fiber waits, or before it took what had come: gives back what the
      fiber owns through `target`.  Userdata may be gone already.  NULL: it owns nothing. */
   void (*drop)(concur_fiber *fiber);
+  bool anchored;  /* the target lives while the fiber waits, whatever becomes of its coroutine */
 } concur_wait;
 
 /* What every switch touches comes first: with many tasks its time is that of fetching memory. */
@@ -86,7 +87,7 @@ struct concur_fiber {
   bool given;               /* a value was given to it since park */
   bool is_task;
   const concur_wait *wait;  /* valid while PARKED */
-  void *target;             /* valid while PARKED and the coroutine is intact; borrowed */
+  void *target;             /* valid while PARKED and intact (or wait->anchored); borrowed */
   concur_waiter waiter;     /* in the wait list of `target` while PARKED */
   int held_count;           /* all locks that it holds */
   bool has_context;         /* has context variables of its own */

@@ -2,10 +2,10 @@
 /*
  * Holdings: what of C's a userdata holds, listed with its runtime.
  *
- * A finalizer is not enough for what other states share.  Lua calls it like a function, and drops it
- * for good when memory is too short for that call: the object is collected without.  So a userdata
- * that holds a channel, a buffer or a pool has a holding, which its finalizer ends; those that are
- * left when the state closes are ended then.
+ * A finalizer is not enough for what was malloc'd, or is shared with other states.  Lua calls it like a
+ * function, and drops it for good when memory is too short for that call: the object is collected
+ * without.  So a userdata that holds a channel, a buffer, a pool or a process has a holding, which its
+ * finalizer ends; those that are left when the state closes are ended then.
  *
  * All functions: [the state's own thread].
  */

@@ -6,8 +6,8 @@
  * first primitive that notifies an arm decides: all other arms are unlinked in the same moment, so
  * exactly one arm commits and nothing is handed to two.
  *
- * An arm may be collected only after its finalizer took it out of every list, because a stranger can
- * close the coroutine that waits.  Frame of select: 1 the list of arms, 2 the list of their keys.
+ * While they are linked the arms are anchored, and not only kept by the stack of who waits: a stranger
+ * can close that coroutine.  Frame of select: 1 the list of arms, 2 the list of their keys.
  */
 #include "select.h"
 
@@ -30,6 +30,11 @@ static void arm_unlink(concur_arm *arm, concur_loop *loop) {
     arm->ops->unlink(arm, loop);
   } else {
     concur_node_unlink(&arm->waiter.node);
+  }
+  if (arm->slot != 0) {
+    concur_runtime *runtime = arm->fiber->scheduler->runtime;
+    concur_anchor_release(runtime->keeper, runtime, arm->slot);
+    arm->slot = 0;
   }
 }
 
@@ -118,16 +123,6 @@ concur_arm *concur_arm_new(lua_State *L, concur_runtime *runtime, const concur_a
     lua_pop(L, 1);
   }
   return arm;
-}
-
-/* A linked arm is collected only when the coroutine that waits was closed by a stranger: waking the
-   fiber makes its step find out. */
-static int l_arm_gc(lua_State *L) {
-  concur_arm *arm = concur_class_test(L, 1, CONCUR_CLASS_ARM);
-  if (arm != NULL && concur_node_linked(&arm->siblings) && concur_runtime_of(L)->loop != NULL) {
-    arm_choose(arm, CONCUR_OUTCOME_CANCELLED);
-  }
-  return 0;
 }
 
 static int l_arm_tostring(lua_State *L) {
@@ -357,7 +352,7 @@ static void select_detach(concur_fiber *fiber) {
 }
 
 static const concur_wait wait_select = {
-    .name = "select", .abort = select_abort, .detach = select_detach};
+    .name = "select", .abort = select_abort, .detach = select_detach, .anchored = true};
 
 /* Inserts the key at position `i` before the `count` results on top of the stack. */
 static int with_key(lua_State *L, lua_Integer i, int count) {
@@ -399,10 +394,12 @@ static void check_free(lua_State *L, concur_fiber *fiber, lua_Integer count) {
 }
 
 /* Links all arms into a ring; raises, with nothing linked, when out of memory, or when another select
-   took one since the arguments were checked. */
+   took one since the arguments were checked.  There is a free slot for an anchor. */
 static concur_arm *link_arms(lua_State *L, concur_fiber *fiber, lua_Integer count) {
   concur_loop *loop = fiber->scheduler->loop;
   check_free(L, fiber, count);
+  lua_pushvalue(L, 1);
+  int slot = concur_anchor(L, fiber->scheduler->runtime);
   concur_arm *first = NULL;
   for (lua_Integer i = 1; i <= count; i++) {
     lua_rawgeti(L, 1, i);
@@ -411,6 +408,7 @@ static concur_arm *link_arms(lua_State *L, concur_fiber *fiber, lua_Integer coun
     arm->fiber = fiber;
     if (first == NULL) {
       first = arm;
+      first->slot = slot;
       concur_list_init(&arm->siblings);
     } else {
       concur_list_append(&first->siblings, &arm->siblings);
@@ -423,9 +421,8 @@ static concur_arm *link_arms(lua_State *L, concur_fiber *fiber, lua_Integer coun
   return first;
 }
 
-static int select_wait(lua_State *L, concur_fiber *fiber) {
-  lua_Integer count = (lua_Integer)lua_rawlen(L, 1);
-  luaL_checkstack(L, 8, NULL);
+/* Commits the first arm that can; -1: none, and all must wait. */
+static int try_arms(lua_State *L, concur_fiber *fiber, lua_Integer count) {
   for (lua_Integer i = 1; i <= count; i++) {
     lua_rawgeti(L, 1, i);
     concur_arm *arm = lua_touserdata(L, -1);
@@ -433,6 +430,18 @@ static int select_wait(lua_State *L, concur_fiber *fiber) {
     if (results >= 0) return with_key(L, i, results);
     lua_settop(L, 2);
   }
+  return -1;
+}
+
+static int select_wait(lua_State *L, concur_fiber *fiber) {
+  concur_runtime *runtime = fiber->scheduler->runtime;
+  lua_Integer count = (lua_Integer)lua_rawlen(L, 1);
+  luaL_checkstack(L, 8, NULL);
+  do {
+    concur_anchor_reserve(L, runtime); /* no memory is taken between the look and the links */
+    int results = try_arms(L, fiber, count);
+    if (results >= 0) return results;
+  } while (!concur_anchor_is_free(runtime)); /* finalizers took what was free */
   concur_arm *first = link_arms(L, fiber, count);
   return concur_fiber_park(L, fiber, &wait_select, first, select_done);
 }
@@ -521,8 +530,7 @@ static void add_methods(lua_State *L, concur_runtime *runtime, concur_class clas
 }
 
 void concur_select_open(lua_State *L, concur_runtime *runtime) {
-  const luaL_Reg metamethods[] = {
-      {"__gc", l_arm_gc}, {"__tostring", l_arm_tostring}, {NULL, NULL}};
+  const luaL_Reg metamethods[] = {{"__tostring", l_arm_tostring}, {NULL, NULL}};
   const luaL_Reg queue_methods[] = {{"getting", l_getting}, {"putting", l_putting}, {NULL, NULL}};
   const luaL_Reg event_methods[] = {{"waiting", l_event_arm}, {NULL, NULL}};
   const luaL_Reg functions[] = {{"select", l_select}, {"after", l_after}, {NULL, NULL}};

@@ -194,6 +194,12 @@ int concur_anchor(lua_State *L, concur_runtime *runtime) {
   return slot;
 }
 
+void concur_anchor_reserve(lua_State *L, concur_runtime *runtime) {
+  if (concur_anchor_is_free(runtime)) return;
+  lua_pushboolean(L, 0);
+  concur_anchor_release(L, runtime, concur_anchor(L, runtime));
+}
+
 void concur_anchor_release(lua_State *L, concur_runtime *runtime, int slot) {
   (void)L;
   lua_pushinteger(runtime->keeper, runtime->free_anchor);

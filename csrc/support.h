@@ -196,6 +196,13 @@ enum { CONCUR_ANCHORS = 1 };
 /* Anchors the value on top of the stack and pops it; returns its slot.  May raise (memory). */
 int concur_anchor(lua_State *L, concur_runtime *runtime);
 
+/* Makes sure that there is a free slot.  While there is, concur_anchor takes no memory and does not
+   raise.  Raises. */
+void concur_anchor_reserve(lua_State *L, concur_runtime *runtime);
+static inline bool concur_anchor_is_free(const concur_runtime *runtime) {
+  return runtime->free_anchor != 0;
+}
+
 /* Pushes an anchored value. */
 static inline void concur_anchor_push(lua_State *L, const concur_runtime *runtime, int slot) {
   lua_rawgeti(runtime->keeper, CONCUR_ANCHORS, slot);

@@ -122,6 +122,29 @@ local cases = {
     pcall(task.result, task)
     forget()
   ]],
+  ["arms of a select whose coroutine a stranger closed"] = [[
+    local queue, co = concur.Queue()
+    local function start()
+      local task = concur.spawn(function()
+        co = coroutine.running()
+        concur.select { queue:getting(), concur.Queue(1):getting(), concur.after(0.002),
+          concur.Event():waiting(), concur.Channel(1):receiving(), concur.Future() }
+      end)
+      concur.sleep(0)
+      coroutine.close(co)
+      co = nil
+      forget()
+      return task
+    end
+    local first, second, third = start(), start(), start()
+    queue:put(1)
+    second:cancel()
+    concur.wait { first, second, third }
+    assert(first:state() == "failed" and second:state() == "failed" and third:state() == "failed")
+    pcall(first.result, first)
+    pcall(second.result, second)
+    pcall(third.result, third)
+  ]],
   ["locks whose waiters a stranger closed"] = [[
     local first, second
     local holder = concur.spawn(function()
