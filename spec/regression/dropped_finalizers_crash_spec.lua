@@ -194,7 +194,8 @@ local cases = {
   ]],
   ["watches, timers and errors of tasks"] = [[
     do
-      for _ in concur.as_completed { concur.Future(), concur.spawn(concur.sleep, 0.001) } do break end
+      local napper = concur.spawn(concur.sleep, 0.001)
+      for _ in concur.as_completed { concur.Future(), napper } do break end
       concur.get_event_loop():call_later(5, print)
       concur.spawn(error, "nobody asks for this")
       concur.sleep(0)
@@ -208,7 +209,8 @@ local FRAME = [[
   local concur = require "concur"
   local KEPT = { ["FILE*"] = true, ["concur.TransferState"] = true }
   for _, class in pairs(debug.getregistry()) do
-    if %s and type(class) == "table" and rawget(class, "__gc") and not KEPT[rawget(class, "__name")] then
+    local finalized = type(class) == "table" and rawget(class, "__gc")
+    if %s and finalized and not KEPT[rawget(class, "__name")] then
       rawset(class, "__gc", function() end)
     end
   end
@@ -245,8 +247,8 @@ describe("objects collected without their finalizers:", function()
         local blocks, fds, threads = counts()
         run "%s/true.lua"
         local b, f, t = counts()
-        assert(b == blocks and f == fds and t == threads,
-          ("%%d blocks, %%d descriptors, %%d threads left"):format(b - blocks, f - fds, t - threads))
+        assert(b == blocks and f == fds and t == threads, ("%%d blocks, %%d descriptors, "
+          .. "%%d threads left"):format(b - blocks, f - fds, t - threads))
       ]]):format(directory, directory), {
         lua = support.host,
         env = { LUA_CPATH = support.build .. "/faults/?.so;" .. support.build .. "/?.so;;" },
