@@ -287,8 +287,11 @@ static int l_gc(lua_State *L) {
   concur_channel_handle *self = concur_class_test(L, 1, CONCUR_CLASS_CHANNEL);
   if (self == NULL) return 0; /* called by hand */
   self->channel = NULL;
-  if (concur_runtime_forked(concur_runtime_of(L))) return 0;
-  concur_holding_end(self->holding);
+  if (concur_runtime_forked(concur_runtime_of(L))) {
+    concur_holding_abandon(self->holding);
+  } else {
+    concur_holding_end(self->holding);
+  }
   self->holding = NULL;
   return 0;
 }

@@ -21,6 +21,12 @@ void concur_holding_end(concur_holding *holding) {
   free(holding);
 }
 
+void concur_holding_abandon(concur_holding *holding) {
+  if (holding == NULL) return;
+  holding->object = NULL;
+  concur_holding_end(holding);
+}
+
 void concur_holdings_end(concur_runtime *runtime) {
   concur_node *node;
   while ((node = concur_list_pop(&runtime->holdings)) != NULL) {

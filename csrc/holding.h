@@ -29,6 +29,10 @@ concur_holding *concur_holding_new(lua_State *L, concur_runtime *runtime,
 /* Releases the object and frees the holding.  NULL is allowed. */
 void concur_holding_end(concur_holding *holding);
 
+/* In a child of a fork by the host: frees the holding alone, for the object stays the parent's.  NULL is
+   allowed. */
+void concur_holding_abandon(concur_holding *holding);
+
 /* The state closes: ends all that are left. */
 void concur_holdings_end(concur_runtime *runtime);
 

@@ -350,8 +350,13 @@ static int l_pool_find_method(lua_State *L) {
 
 static int l_pool_gc(lua_State *L) {
   box *owner = box_test(L, 1);
-  if (owner == NULL || concur_runtime_forked(concur_runtime_of(L))) return 0;
-  concur_holding_end(owner->holding);
+  if (owner == NULL) return 0;
+  if (concur_runtime_forked(concur_runtime_of(L))) {
+    if (owner->view != NULL) concur_function_cache_free(L, &owner->view->functions);
+    concur_holding_abandon(owner->holding);
+  } else {
+    concur_holding_end(owner->holding);
+  }
   owner->holding = NULL;
   return 0;
 }

@@ -403,8 +403,12 @@ static int l_pid(lua_State *L) {
 
 static int l_gc(lua_State *L) {
   box *owner = concur_class_test(L, 1, CONCUR_CLASS_PROCESS);
-  if (owner == NULL || concur_runtime_forked(concur_runtime_of(L))) return 0;
-  concur_holding_end(owner->holding);
+  if (owner == NULL) return 0;
+  if (concur_runtime_forked(concur_runtime_of(L))) {
+    concur_holding_abandon(owner->holding);
+  } else {
+    concur_holding_end(owner->holding);
+  }
   owner->holding = NULL;
   return 0;
 }
