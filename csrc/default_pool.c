@@ -98,7 +98,7 @@ static concur_pool_view *push_default(lua_State *L, concur_runtime *runtime) {
   }
   lua_pushvalue(L, -1);
   lua_rawsetp(L, LUA_REGISTRYINDEX, &default_key);
-  return lua_touserdata(L, -1);
+  return concur_pool_view_test(L, -1);
 }
 
 concur_executor *concur_executor_default(lua_State *L, concur_runtime *runtime) {
