@@ -194,6 +194,7 @@ ssize_t concur_platform_send(uv_os_fd_t fd, const uv_buf_t *parts, unsigned coun
     sent = count == 1 ? send(fd, parts[0].base, parts[0].len, SEND_FLAGS)
                       : sendmsg(fd, &message, SEND_FLAGS);
   } while (sent < 0 && errno == EINTR);
+  if (sent < 0 && errno == ENOBUFS) return UV_EAGAIN; /* it has no room now, as libuv sees it */
   return sent < 0 ? uv_translate_sys_error(errno) : sent;
 }
 #endif

@@ -193,6 +193,9 @@ concur_stream *concur_stream_read_from(lua_State *L) {
   } else if (!stream->readable) {
     (void)concur_stream_fail(L, stream, UV_EBADF, "reading");
     stream = NULL;
+  } else if (reader_of(stream) != NULL) { /* even if enough is there: its scan counts on all of it */
+    concur_error_raise(L, concur_runtime_find(L), "InvalidState",
+                       "another task is reading from the stream");
   } else {
     concur_stream_settle(stream);
   }
@@ -201,10 +204,6 @@ concur_stream *concur_stream_read_from(lua_State *L) {
 
 int concur_stream_read_park(lua_State *L, concur_fiber *fiber, concur_stream *stream,
                             const concur_scan *scan, size_t from, concur_resume resume) {
-  if (reader_of(stream) != NULL) {
-    return concur_error_raise(L, fiber->scheduler->runtime, "InvalidState",
-                              "another task is reading from the stream");
-  }
   stream->reader = fiber;
   stream->scan = *scan;
   stream->scan_from = from;

@@ -20,7 +20,7 @@
 #pragma GCC visibility push(hidden)
 
 /* The stream at index 1, in the middle of a read; NULL with nil and an error pushed when there is
-   nothing to read from. */
+   nothing to read from.  Raises InvalidState while another task is parked in a read. */
 concur_stream *concur_stream_read_from(lua_State *L);
 
 /* What `scan` finds behind `from` bytes. */
