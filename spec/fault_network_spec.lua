@@ -14,6 +14,7 @@ local NONE = { "there is no such error" }
 local HARMLESS = {
   interrupted = { errno = 4, times = { "1", "7" } },
   in_vain = { errno = 11, times = { "1", "7" } },
+  no_room = { errno = 105, times = { "1", "7" } },
 }
 
 ---Runs a scenario with the calls of each kind failing in turn. `more`: errors that are allowed too;
@@ -96,6 +97,21 @@ describe("calls that fail in", function()
       assert(assert(stream:read()) == "hello")
     end)
   ]], "ECONNREFUSED") -- from the other address, when this one could not even be tried
+
+  scenario("sending where there is no room", { "no_room" }, [[
+    concur.run(function()
+      local listener <close> = assert(net.listen("127.0.0.1", 0))
+      local client <close> = assert(net.connect(listener:address()))
+      local served <close> = assert(listener:accept())
+      local reader = concur.spawn(served.read, served, "a")
+      assert(client:write "one ")
+      assert(client:write("two ", "three "))
+      assert(client:flush())
+      assert(client:write("x", ("y"):rep(100000)))
+      assert(client:shutdown())
+      assert(assert(reader:result()) == "one two three x" .. ("y"):rep(100000))
+    end)
+  ]])
 
   scenario("Unix sockets and descriptors", SOCKETS, [[
     concur.run(function()

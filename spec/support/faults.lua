@@ -29,9 +29,11 @@ faults.sharing = "memfd_create ftruncate mmap"
 faults.interrupted = "epoll_wait epoll_pwait read write readv writev recvmsg sendmsg recv send "
   .. "sendto accept4 poll waitpid"
 faults.in_vain = "readv writev recvmsg sendmsg recv send sendto accept4"
+-- With ENOBUFS: the system has no room to send from, for the moment.
+faults.no_room = "write writev sendmsg send"
 
 -- The errno that goes with them.
-local ERRNO = { [faults.interrupted] = 4, [faults.in_vain] = 11 }
+local ERRNO = { [faults.interrupted] = 4, [faults.in_vain] = 11, [faults.no_room] = 105 }
 
 -- Around a scenario: what it may use, and that the loop works after a failure.
 local FRAME = [[
