@@ -57,7 +57,11 @@ static int l_holder_gc(lua_State *L) {
   if (owner == NULL || !lua_getmetatable(L, 1)) return 0;
   lua_rawgetp(L, LUA_REGISTRYINDEX, &holder_key);
   if (!lua_rawequal(L, -1, -2)) return 0; /* called by hand, with something else */
-  concur_holding_end(owner->holding);
+  if (concur_runtime_forked(concur_runtime_of(L))) {
+    concur_holding_abandon(owner->holding); /* another thread may have had the channel's lock */
+  } else {
+    concur_holding_end(owner->holding);
+  }
   owner->holding = NULL;
   return 0;
 }
@@ -129,10 +133,11 @@ static bool receiving_link(concur_arm *arm, concur_loop *loop) {
 static int receiving_finish(lua_State *L, int index, concur_arm *arm, concur_fiber *fiber,
                             bool closed) {
   box *self = arm->target;
-  concur_channel_cell *cell = self->cell;
   (void)index;
   (void)fiber;
   (void)closed;
+  check_box(L, self);
+  concur_channel_cell *cell = self->cell;
   self->cell = NULL;
   return concur_channel_recv_finish(L, cell);
 }
@@ -196,6 +201,7 @@ static int sending_finish(lua_State *L, int index, concur_arm *arm, concur_fiber
   (void)index;
   (void)fiber;
   (void)closed;
+  check_box(L, self);
   concur_cell_release(self->cell);
   self->cell = NULL;
   return self->closed ? concur_channel_raise_closed(L) : 0;

@@ -53,6 +53,7 @@ static void ring_unlink(concur_arm *chosen) {
 static void arm_choose(concur_arm *arm, concur_outcome outcome) {
   concur_fiber *fiber = arm->fiber;
   ring_unlink(arm);
+  arm->chosen = true;
   fiber->target = arm;
   concur_fiber_wake(fiber, outcome);
 }
@@ -80,7 +81,8 @@ static bool arm_take(lua_State *L, concur_waiter *waiter) {
     arm_choose(arm, CONCUR_OUTCOME_VALUE);
     return false;
   }
-  ring_unlink(arm); /* it is chosen */
+  ring_unlink(arm);
+  arm->chosen = true;
   concur_fiber_claim(arm->fiber);
   lua_rawgetp(L, LUA_REGISTRYINDEX, &arms_key);
   lua_rawgetp(L, -1, arm);
@@ -372,6 +374,7 @@ static int select_done(lua_State *L, concur_fiber *fiber) {
     lua_pop(L, 1);
   }
   concur_arm *arm = lua_touserdata(L, -1);
+  arm->chosen = false;
   lua_insert(L, 3); /* below the value, if one was given */
   bool closed = fiber->outcome == CONCUR_OUTCOME_CLOSED;
   int count = arm->ops->finish(L, 3, arm, fiber, closed);
@@ -380,24 +383,29 @@ static int select_done(lua_State *L, concur_fiber *fiber) {
   return select_wait(L, fiber);
 }
 
+/* Its select waits, or has not run since the arm was chosen: what came lies in the arm. */
+static bool arm_in_use(const concur_arm *arm) {
+  return concur_node_linked(&arm->siblings) || arm->chosen;
+}
+
 static int raise_arm_in_use(lua_State *L, concur_runtime *runtime) {
   return concur_error_raise(L, runtime, "InvalidState", "an arm is used by two selects at once");
 }
 
+/* Raises when another select took an arm since the arguments were checked, or while this one waited. */
 static void check_free(lua_State *L, concur_fiber *fiber, lua_Integer count) {
   for (lua_Integer i = 1; i <= count; i++) {
     lua_rawgeti(L, 1, i);
     const concur_arm *arm = lua_touserdata(L, -1);
     lua_pop(L, 1);
-    if (concur_node_linked(&arm->siblings)) raise_arm_in_use(L, fiber->scheduler->runtime);
+    if (arm_in_use(arm)) raise_arm_in_use(L, fiber->scheduler->runtime);
   }
 }
 
-/* Links all arms into a ring; raises, with nothing linked, when out of memory, or when another select
-   took one since the arguments were checked.  There is a free slot for an anchor. */
+/* Links all arms into a ring; raises, with nothing linked, when out of memory.  There is a free slot
+   for an anchor. */
 static concur_arm *link_arms(lua_State *L, concur_fiber *fiber, lua_Integer count) {
   concur_loop *loop = fiber->scheduler->loop;
-  check_free(L, fiber, count);
   lua_pushvalue(L, 1);
   int slot = concur_anchor(L, fiber->scheduler->runtime);
   concur_arm *first = NULL;
@@ -438,6 +446,7 @@ static int select_wait(lua_State *L, concur_fiber *fiber) {
   lua_Integer count = (lua_Integer)lua_rawlen(L, 1);
   luaL_checkstack(L, 8, NULL);
   do {
+    check_free(L, fiber, count);
     concur_anchor_reserve(L, runtime); /* no memory is taken between the look and the links */
     int results = try_arms(L, fiber, count);
     if (results >= 0) return results;
@@ -459,7 +468,7 @@ static void add_arm(lua_State *L, concur_runtime *runtime, int arms) {
     const char *key = luaL_tolstring(L, value - 1, NULL);
     luaL_argerror(L, 1, lua_pushfstring(L, "arm '%s': an arm or a future expected, got %s", key,
                                         concur_type_name(L, value)));
-  } else if (concur_node_linked(&arm->siblings)) {
+  } else if (arm_in_use(arm)) {
     raise_arm_in_use(L, runtime);
   }
   lua_rawseti(L, arms, position);

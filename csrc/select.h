@@ -41,6 +41,7 @@ struct concur_arm {
   concur_node siblings; /* ring of the arms of one select, while it waits */
   concur_fiber *fiber;  /* valid while siblings is linked */
   int slot;             /* of one in the ring: anchors all its arms; else 0 */
+  bool chosen;          /* and its select has not run since */
 };
 
 void concur_select_open(lua_State *L, concur_runtime *runtime);
