@@ -41,10 +41,17 @@ static void on_detach(concur_fiber *fiber) {
   concur_cell_release(cell);
 }
 
-static const concur_wait wait_recv = {
-    .name = "channel:recv", .abort = on_abort, .detach = on_detach, .drop = on_detach};
-static const concur_wait wait_send = {
-    .name = "channel:send", .abort = on_abort, .detach = on_detach, .drop = on_detach};
+/* The cell is the fiber's, and not its coroutine's. */
+static const concur_wait wait_recv = {.name = "channel:recv",
+                                      .abort = on_abort,
+                                      .detach = on_detach,
+                                      .drop = on_detach,
+                                      .anchored = true};
+static const concur_wait wait_send = {.name = "channel:send",
+                                      .abort = on_abort,
+                                      .detach = on_detach,
+                                      .drop = on_detach,
+                                      .anchored = true};
 
 static int cell_park(lua_State *L, concur_fiber *fiber, concur_channel_cell *cell,
                      const concur_wait *wait, concur_resume resume) {

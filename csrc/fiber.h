@@ -67,8 +67,9 @@ typedef struct concur_wait {
      raise.  NULL: unlinking the node is all it takes. */
   void (*detach)(concur_fiber *fiber);
   bool stoppable; /* EventLoop:stop ends it in order */
-  /* The state closes while the fiber waits, or before it took what had come: gives back what the
-     fiber owns through `target`.  Userdata may be gone already.  NULL: it owns nothing. */
+  /* The state closes, or the coroutine was tampered with, while the fiber waits or before it took what
+     had come: gives back what the fiber owns through `target`.  Userdata may be gone already.  NULL: it
+     owns nothing. */
   void (*drop)(concur_fiber *fiber);
   bool anchored;  /* the target lives while the fiber waits, whatever becomes of its coroutine */
 } concur_wait;
@@ -233,7 +234,7 @@ void concur_fiber_break_top(lua_State *L, concur_scheduler *scheduler);
 /* Takes a parked fiber off what it waits for, by force: nothing points to it afterwards. */
 void concur_fiber_detach(concur_fiber *fiber);
 
-/* The state closes: the fiber will not run any more. */
+/* The fiber will not run any more. */
 void concur_fiber_drop(concur_fiber *fiber);
 
 /* Prepares a coroutine of a parked task for lua_resetthread.  Up to Lua 5.4.6 that leaves the message

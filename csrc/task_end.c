@@ -41,7 +41,7 @@ void concur_body_break(lua_State *L, concur_body *body, const char *message) {
   /* What it waited for, or a coroutine that is still held somewhere, may point to the body of a task
      that had started: it is not used again. */
   bool started = fiber->co != NULL;
-  fiber->state = CONCUR_FIBER_DEAD; /* what is stopped below may try to wake it */
+  concur_fiber_drop(fiber); /* what is stopped below may try to wake it */
   concur_loop_stop_timer(scheduler->loop, &fiber->timer);
   scheduler->end_generators(L, fiber, false);
   concur_scope_abandon_all(L, fiber);
