@@ -161,6 +161,64 @@ local function read_all(stream)
   end
 end
 
+-- Text that is hard to read: numbers of every kind, lines of every length.
+local NUMBERS = { "0x1F", "0x.8p1", "1e5", "-.5", "+7.", "0x", "1e+", "..", ".", "-", "+-3", "nan",
+  "0X1P-3", "00012", "1.5.5", ("7"):rep(199), ("7"):rep(200), ("7"):rep(201) }
+
+local function hard_text()
+  local parts = {}
+  for i = 1, random(1, 100) do
+    local kind = random(6)
+    parts[i] = kind == 1 and NUMBERS[random(#NUMBERS)] or kind == 2 and tostring(random(-1e6, 1e6))
+      or kind == 3 and (" "):rep(random(0, 40)) .. "\t"
+      or kind == 4 and string.char(random(0, 255)):rep(random(0, random(20) == 1 and 150000 or 300))
+      or "\n"
+    if random(3) == 1 then
+      parts[i] = parts[i] .. " "
+    end
+  end
+  return table.concat(parts)
+end
+
+-- Writes the text in pieces of any size, with pauses.
+local function write_in_pieces(stream, text)
+  local most = ({ 7, 300, 90000 })[random(3)]
+  local at = 1
+  while at <= #text do
+    local size = random(1, #text > 20000 and math.max(most, 3000) or most)
+    assert(stream:write(text:sub(at, at + size - 1)))
+    at = at + size
+    if random(3) == 1 then
+      concur.sleep(random(3) == 1 and random() * 0.0005 or 0)
+    end
+  end
+  assert(stream:shutdown())
+end
+
+local FORMATS = { "l", "L", "n", "n", "a" }
+
+local function random_formats()
+  local formats = {}
+  for i = 1, random(4) == 1 and random(2, 4) or 1 do
+    formats[i] = random(3) == 1 and random(0, 300) or FORMATS[random(random(10) == 1 and 5 or 4)]
+  end
+  return formats
+end
+
+-- Reads with the same formats from both until their end. Cancelled reads are none.
+local function read_both(stream, file)
+  repeat
+    local formats = random_formats()
+    local got = table.pack(perhaps(function()
+      return stream:read(table.unpack(formats))
+    end))
+    if got[1] then
+      local wanted = table.pack(true, file:read(table.unpack(formats)))
+      assert.same(wanted, got, table.concat(formats, ", "))
+    end
+  until got[1] and not file:read(0) and not stream:read(0)
+end
+
 local function settle_in(stream)
   if random(2) == 1 then
     stream:water_marks { write_high = random(1, 100000), read_high = random(1, 100000) }
@@ -183,6 +241,24 @@ describe("random programs over streams", function()
       local writer, reader = concur.spawn(write_all, one), concur.spawn(read_all, other)
       concur.timeout(60, concur.wait, { writer, reader })
       assert.is_true(writer:result() == reader:result(), "round " .. round)
+      one:close(0)
+      other:close(0)
+    end
+  end)
+
+  it("get what the same formats read from a file", function()
+    support.seed()
+    for _ = 1, ROUNDS do
+      local one, other = pair()
+      if random(3) == 1 then
+        other:water_marks { read_high = random(1, 3000) }
+      end
+      local text, file <close> = hard_text(), assert(io.tmpfile())
+      assert(file:write(text))
+      file:seek "set"
+      local writer = concur.spawn(write_in_pieces, one, text)
+      concur.timeout(60, read_both, other, file)
+      writer:result()
       one:close(0)
       other:close(0)
     end

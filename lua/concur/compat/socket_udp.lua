@@ -207,7 +207,10 @@ function UDP:getsockname()
   if self.closed then
     return nil, "Bad file descriptor"
   end
-  local socket = socket_of(self)
+  local socket, err = socket_of(self)
+  if not socket then
+    return nil, err
+  end
   local host, port = socket:address()
   return common.address(host, port, true)
 end
