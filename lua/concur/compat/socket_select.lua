@@ -32,12 +32,12 @@ local function await(object, mode)
     else
       concur.sleep_forever()
     end
+  elseif not descriptor(object) then -- closed, or made without one: it never will be
+    concur.sleep_forever()
   elseif mode == "r" and object.stream then
     return object:await_readable()
-  elseif descriptor(object) then
-    return net.wait_fd(object, mode)
   else
-    concur.sleep_forever()
+    return net.wait_fd(object, mode)
   end
   return true
 end
