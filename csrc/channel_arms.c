@@ -16,8 +16,7 @@ static char holder_key; /* registry: the metatable of holders */
 /* What an arm waits with: user value 1 of the arm is a userdata, this is the memory behind that
    (support.h).  The userdata's finalizer, or the end of the state (holding.h), releases it. */
 typedef struct box {
-  concur_runtime *runtime;   /* borrowed */
-  int slot;                  /* anchors this, until it is released */
+  concur_backing backing;    /* user: the holding */
   concur_channel *channel;   /* one reference; NULL once it was released */
   concur_channel_cell *cell; /* the owner's reference; NULL while not waiting */
   concur_parcel *parcel;     /* owned: the value to send, encoded */
@@ -44,12 +43,12 @@ static void box_forget(box *self, concur_loop *loop) {
 
 static void box_release(void *object) {
   box *self = object;
-  box_forget(self, self->runtime->loop);
+  box_forget(self, self->backing.runtime->loop);
   concur_parcel_free(self->parcel);
   concur_channel_release(self->channel);
   self->parcel = NULL;
   self->channel = NULL;
-  concur_anchor_release(self->runtime->keeper, self->runtime, self->slot);
+  concur_memory_leave(&self->backing);
 }
 
 static int l_holder_gc(lua_State *L) {
@@ -170,7 +169,9 @@ static int sending_attempt(lua_State *L, int index, concur_arm *arm, concur_fibe
   check_box(L, self);
   if (self->parcel == NULL) {
     lua_getiuservalue(L, index, 1);
-    lua_getiuservalue(L, -1, HOLDER_VALUE);
+    if (lua_getiuservalue(L, -1, HOLDER_VALUE) == LUA_TNIL) {
+      luaL_error(L, "the arm has lost its value");
+    }
     self->parcel = concur_channel_parcel(L, lua_gettop(L));
     lua_pop(L, 2);
   }
@@ -218,9 +219,9 @@ static int push_arm(lua_State *L, const concur_arm_ops *ops) {
   lua_rawgetp(L, LUA_REGISTRYINDEX, &holder_key);
   lua_setmetatable(L, -2);
   owner->holding = concur_holding_new(L, runtime, box_release);
-  int slot;
-  box *self = concur_memory_new(L, runtime, sizeof *self, 0, &slot);
-  *self = (box){.runtime = runtime, .slot = slot, .channel = concur_channel_check(L)};
+  concur_backing backing;
+  box *self = concur_memory_new(L, runtime, sizeof *self, 0, &backing);
+  *self = (box){.backing = backing, .channel = concur_channel_check(L)};
   concur_channel_retain(self->channel);
   owner->holding->object = self;
   lua_pushvalue(L, 1);

@@ -34,8 +34,7 @@ enum { BACKLOG = 1024 };
 typedef struct listener {
   concur_handle handle;
   uv_poll_t poll;
-  concur_runtime *runtime; /* borrowed */
-  int slot;      /* anchors this, until libuv has let go of it */
+  concur_backing backing; /* users: the userdata, and libuv until it has let go */
   int fd;        /* owned; -1: closed */
   int accepted;  /* owned: accepted, in no stream yet; -1: none */
   uint8_t kind;  /* concur_stream_kind of what is accepted */
@@ -50,7 +49,7 @@ typedef struct listener {
 
 /* The userdata. */
 typedef struct box {
-  listener *listener; /* the memory behind it; NULL: could not be made */
+  listener *listener; /* the memory behind it; NULL: finalized, or never made */
 } box;
 
 static box *check_box(lua_State *L) {
@@ -118,15 +117,10 @@ static void close_descriptors(listener *self) {
   self->accepted = -1;
 }
 
-/* Libuv does not know it (any more): what the userdata has is a closed listener. */
-static void listener_drop(listener *self) {
-  concur_anchor_release(self->runtime->keeper, self->runtime, self->slot);
-}
-
 static void release(concur_handle *handle) {
   listener *self = concur_container_of(handle, listener, handle);
   close_descriptors(self); /* there still if the loop closed it */
-  listener_drop(self);
+  concur_memory_leave(&self->backing);
 }
 
 static void listener_close(listener *self) {
@@ -135,14 +129,13 @@ static void listener_close(listener *self) {
   concur_parking_close(&self->acceptors);
 }
 
-/* Pushes a listener that is closed, as yet: listener_start or listener_drop follows.  Raises. */
+/* Pushes a listener that is closed, as yet.  Raises. */
 static listener *listener_new(lua_State *L, concur_runtime *runtime) {
   box *owner = concur_class_new(L, runtime, CONCUR_CLASS_LISTENER, sizeof *owner, 1);
-  int slot;
-  listener *self = concur_memory_new(L, runtime, sizeof *self, 0, &slot);
+  concur_backing backing;
+  listener *self = concur_memory_new(L, runtime, sizeof *self, 0, &backing);
   memset(self, 0, sizeof *self);
-  self->runtime = runtime;
-  self->slot = slot;
+  self->backing = backing;
   self->fd = -1;
   self->accepted = -1;
   concur_list_init(&self->acceptors);
@@ -152,10 +145,11 @@ static listener *listener_new(lua_State *L, concur_runtime *runtime) {
 
 /* Begins with a descriptor that listens, which it owns if this returns 0; a libuv code otherwise. */
 static int listener_start(listener *self, int fd, const concur_tcp_options *options) {
-  concur_loop *loop = self->runtime->loop;
+  concur_loop *loop = self->backing.runtime->loop;
   int error = uv_poll_init(&loop->uv, &self->poll, fd);
   if (error != 0) return error;
   concur_handle_begin(&loop->handles, &self->handle, (uv_handle_t *)&self->poll, release);
+  self->backing.users++;
   uv_unref(self->handle.uv);
   self->fd = fd;
   self->options = *options;
@@ -311,9 +305,14 @@ static int l_close(lua_State *L) {
 }
 
 static int l_gc(lua_State *L) {
-  bool ours = concur_class_test(L, 1, CONCUR_CLASS_LISTENER) != NULL &&
-              !concur_runtime_forked(concur_runtime_of(L)); /* or the parent's */
-  return ours ? l_close(L) : 0;
+  box *owner = concur_class_test(L, 1, CONCUR_CLASS_LISTENER);
+  if (owner == NULL || owner->listener == NULL) return 0;
+  if (concur_runtime_forked(concur_runtime_of(L))) return 0; /* the parent's */
+  listener *self = owner->listener;
+  (void)l_close(L);
+  owner->listener = NULL;
+  concur_memory_leave(&self->backing);
+  return 0;
 }
 
 static int l_closed(lua_State *L) {
@@ -433,7 +432,6 @@ static int push_listener(lua_State *L, const concur_address *address, int index)
   int error = bind_at(address, &options, &fd);
   if (error == 0) error = listen_on(self, fd, address, &options, &tcp);
   if (error == 0) return 1;
-  listener_drop(self);
   char name[CONCUR_ADDRESS_TEXT_SIZE];
   concur_address_format(address, name, sizeof name);
   return fail(L, error, "listen", name);
@@ -472,9 +470,7 @@ static int l_listen_fd(lua_State *L) {
   (void)concur_scheduler_loop(L, runtime->scheduler);
   listener *self = listener_new(L, runtime);
   int error = listener_start(self, (int)fd, &tcp);
-  if (error == 0) return 1;
-  listener_drop(self);
-  return fail(L, error, "listen", NULL);
+  return error == 0 ? 1 : fail(L, error, "listen", NULL);
 }
 
 void concur_listener_open(lua_State *L, concur_runtime *runtime) {

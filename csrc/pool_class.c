@@ -44,12 +44,11 @@ concur_pool_view *concur_pool_view_check(lua_State *L, int index) {
 
 static void view_release(void *object) {
   concur_pool_view *view = object;
-  lua_State *keeper = view->runtime->keeper;
   concur_executor *executor = view->executor;
-  concur_function_cache_free(keeper, &view->functions);
+  concur_function_cache_free(view->backing.runtime->keeper, &view->functions);
   view->executor = NULL;
   if (executor != NULL) concur_executor_release(executor);
-  concur_anchor_release(keeper, view->runtime, view->slot);
+  concur_memory_leave(&view->backing);
 }
 
 void concur_pool_check_options(lua_State *L, const char *const *names) {
@@ -92,11 +91,10 @@ void concur_pool_check_function(lua_State *L, int index) {
 concur_pool_view *concur_pool_view_new(lua_State *L, concur_runtime *runtime, concur_class class) {
   box *owner = concur_class_new(L, runtime, class, sizeof *owner, CONCUR_POOL_NAME);
   owner->holding = concur_holding_new(L, runtime, view_release);
-  int slot;
-  concur_pool_view *view = concur_memory_new(L, runtime, sizeof *view, 0, &slot);
+  concur_backing backing;
+  concur_pool_view *view = concur_memory_new(L, runtime, sizeof *view, 0, &backing);
   memset(view, 0, sizeof *view);
-  view->runtime = runtime;
-  view->slot = slot;
+  view->backing = backing;
   view->class = class;
   view->options = concur_call_defaults;
   owner->holding->object = view;

@@ -20,8 +20,7 @@ typedef struct concur_pool_view {
   concur_call_options options; /* `name` is kept alive by user value CONCUR_POOL_NAME */
   concur_function_cache functions;
   concur_class class;
-  concur_runtime *runtime; /* borrowed */
-  int slot;                /* anchors this, until it is emptied */
+  concur_backing backing; /* user: the holding */
 } concur_pool_view;
 
 enum { CONCUR_POOL_NAME = 2 };

@@ -20,8 +20,7 @@
 
 typedef struct process_object {
   concur_process *process; /* owned; NULL: not started, or released */
-  concur_runtime *runtime; /* borrowed */
-  int slot;                /* anchors this, until the process is released */
+  concur_backing backing;  /* user: the holding */
   concur_node waiters;
 } process_object;
 
@@ -64,16 +63,16 @@ static void object_release(void *object) {
   process_object *self = object;
   if (self->process != NULL) concur_process_release(self->process);
   self->process = NULL;
-  concur_anchor_release(self->runtime->keeper, self->runtime, self->slot);
+  concur_memory_leave(&self->backing);
 }
 
 /* Pushes a userdata without a process. */
 static process_object *object_new(lua_State *L, concur_runtime *runtime) {
   box *owner = concur_class_new(L, runtime, CONCUR_CLASS_PROCESS, sizeof *owner, 1);
   owner->holding = concur_holding_new(L, runtime, object_release);
-  int slot;
-  process_object *self = concur_memory_new(L, runtime, sizeof *self, 0, &slot);
-  *self = (process_object){.runtime = runtime, .slot = slot};
+  concur_backing backing;
+  process_object *self = concur_memory_new(L, runtime, sizeof *self, 0, &backing);
+  *self = (process_object){.backing = backing};
   concur_list_init(&self->waiters);
   owner->holding->object = self;
   owner->object = self;

@@ -111,6 +111,7 @@ concur_arm *concur_arm_new(lua_State *L, concur_runtime *runtime, const concur_a
   concur_arm *arm = concur_class_new(L, runtime, CONCUR_CLASS_ARM, sizeof *arm, 2);
   arm->ops = ops;
   arm->target = lua_touserdata(L, target_index);
+  arm->owner = arm->target;
   arm->waiter.notify = on_arm_notified;
   arm->waiter.exchange = &arm_exchange;
   concur_timer_init(&arm->timer);
@@ -470,6 +471,10 @@ static void add_arm(lua_State *L, concur_runtime *runtime, int arms) {
                                         concur_type_name(L, value)));
   } else if (arm_in_use(arm)) {
     raise_arm_in_use(L, runtime);
+  } else {
+    lua_getiuservalue(L, value, 1);
+    luaL_argcheck(L, lua_touserdata(L, -1) == arm->owner, 1, "an arm has lost what it waits for");
+    lua_pop(L, 1);
   }
   lua_rawseti(L, arms, position);
   lua_rawseti(L, arms + 1, position);

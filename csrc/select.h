@@ -35,6 +35,7 @@ typedef struct concur_arm_ops {
 struct concur_arm {
   const concur_arm_ops *ops;
   void *target; /* the C part of user value 1, or the memory behind it */
+  const void *owner; /* user value 1, if that is a userdata: a script may have replaced it */
   concur_waiter waiter;
   concur_timer timer;
   uint64_t delay_ns;

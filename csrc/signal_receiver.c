@@ -32,7 +32,7 @@ typedef struct concur_signal_hub {
 typedef struct signal_receiver {
   concur_node link;       /* in the hub's list while open */
   concur_signal_hub *hub; /* borrowed; NULL: closed */
-  int slot;               /* anchors this, while open */
+  concur_backing backing; /* users: the userdata, and the hub while it is open */
   concur_node waiters;
   int count;
   int next;               /* where the next look begins, so that no signal starves another */
@@ -44,7 +44,7 @@ typedef struct signal_receiver {
 
 /* The userdata. */
 typedef struct box {
-  signal_receiver *receiver; /* the memory behind it; NULL: could not be made */
+  signal_receiver *receiver; /* the memory behind it; NULL: finalized, or never made */
 } box;
 
 /* ---- the hub ---- */
@@ -116,9 +116,12 @@ static void receiver_take(signal_receiver *self, int at) {
 /* Pushes the name of a signal of the receiver, which is open.  Needs 3 slots of the stack, and no
    memory. */
 static void push_name(lua_State *L, const signal_receiver *self, int at) {
-  concur_anchor_push(L, self->hub->loop->runtime, self->slot);
-  lua_getiuservalue(L, -1, 1);
-  lua_rawgeti(L, -1, at + 1);
+  concur_anchor_push(L, self->backing.runtime, self->backing.slot);
+  if (lua_getiuservalue(L, -1, 1) == LUA_TTABLE) {
+    lua_rawgeti(L, -1, at + 1);
+  } else {
+    lua_pushnil(L); /* a script took them away */
+  }
   lua_insert(L, -3);
   lua_pop(L, 2);
 }
@@ -165,8 +168,6 @@ static void on_wake(uv_async_t *async) {
 static void receiver_close(signal_receiver *self) {
   concur_signal_hub *hub = self->hub;
   if (hub == NULL) return;
-  concur_runtime *runtime = hub->loop->runtime;
-  concur_anchor_release(runtime->keeper, runtime, self->slot);
   self->hub = NULL;
   concur_node_unlink(&self->link);
   for (int i = 0; i < self->count; i++) concur_disposition_unreceive(self->signals[i].number);
@@ -175,6 +176,7 @@ static void receiver_close(signal_receiver *self) {
   } else {
     update_ref(hub);
   }
+  concur_memory_leave(&self->backing);
 }
 
 void concur_signal_close(concur_loop *loop) {
@@ -186,7 +188,7 @@ void concur_signal_close(concur_loop *loop) {
 static signal_receiver *check_receiver(lua_State *L) {
   signal_receiver *self =
       ((const box *)concur_class_check(L, 1, CONCUR_CLASS_SIGNAL_RECEIVER))->receiver;
-  if (self == NULL) luaL_error(L, "the receiver could not be made");
+  if (self == NULL) luaL_argerror(L, 1, "the receiver was finalized");
   return self;
 }
 
@@ -209,9 +211,13 @@ static int l_close(lua_State *L) {
 }
 
 static int l_gc(lua_State *L) {
-  const box *owner = concur_class_test(L, 1, CONCUR_CLASS_SIGNAL_RECEIVER);
+  box *owner = concur_class_test(L, 1, CONCUR_CLASS_SIGNAL_RECEIVER);
   if (owner == NULL || owner->receiver == NULL) return 0;
-  if (!concur_runtime_forked(concur_runtime_of(L))) receiver_close(owner->receiver);
+  if (concur_runtime_forked(concur_runtime_of(L))) return 0; /* the parent's */
+  signal_receiver *self = owner->receiver;
+  owner->receiver = NULL;
+  receiver_close(self);
+  concur_memory_leave(&self->backing);
   return 0;
 }
 
@@ -365,16 +371,16 @@ static int check_signal(lua_State *L, int index) {
 static signal_receiver *receiver_new(lua_State *L, concur_runtime *runtime, int count) {
   box *owner = concur_class_new(L, runtime, CONCUR_CLASS_SIGNAL_RECEIVER, sizeof *owner, 1);
   size_t size = sizeof(signal_receiver) + (size_t)count * sizeof(((signal_receiver *)0)->signals[0]);
-  int slot;
-  signal_receiver *self = concur_memory_new(L, runtime, size, 1, &slot);
+  concur_backing backing;
+  signal_receiver *self = concur_memory_new(L, runtime, size, 1, &backing);
   memset(self, 0, size);
-  self->slot = slot;
+  self->backing = backing;
   self->count = count;
   concur_list_init(&self->waiters);
   for (int i = 0; i < count; i++) {
     self->signals[i].number = concur_signal_number(lua_tostring(L, i + 1));
   }
-  concur_anchor_push(L, runtime, slot);
+  concur_anchor_push(L, runtime, backing.slot);
   lua_rotate(L, -3, -1); /* list, userdata, memory: the list comes to the top */
   lua_setiuservalue(L, -2, 1);
   lua_pop(L, 1);
@@ -385,11 +391,9 @@ static signal_receiver *receiver_new(lua_State *L, concur_runtime *runtime, int 
 /* Takes the signals; 0, or a libuv error code, and then it is closed. */
 static int receiver_open(signal_receiver *self, concur_loop *loop) {
   concur_signal_hub *hub = loop->signals != NULL ? loop->signals : hub_new(loop);
-  if (hub == NULL) {
-    concur_anchor_release(loop->runtime->keeper, loop->runtime, self->slot);
-    return UV_ENOMEM;
-  }
+  if (hub == NULL) return UV_ENOMEM;
   self->hub = hub;
+  self->backing.users++;
   concur_list_append(&hub->receivers, &self->link);
   int count = self->count;
   int error = 0;

@@ -73,8 +73,7 @@ static void release(concur_handle *handle) {
   concur_bytes_free(&stream->in);
   concur_bytes_free(&stream->gathered);
   concur_bytes_free(&stream->sending);
-  concur_runtime *runtime = stream->loop->runtime;
-  concur_anchor_release(runtime->keeper, runtime, stream->slot);
+  concur_memory_leave(&stream->backing);
 }
 
 static int init_handle(concur_stream *stream, uv_loop_t *uv) {
@@ -110,15 +109,16 @@ concur_stream *concur_stream_new(lua_State *L, concur_runtime *runtime, concur_s
   concur_stream_box *box = concur_class_new(L, runtime, CONCUR_CLASS_STREAM, sizeof *box, 1);
   concur_loop *loop = concur_scheduler_loop(L, runtime->scheduler);
   (void)hub_of(L, loop);
-  int slot;
-  concur_stream *stream = concur_memory_new(L, runtime, sizeof *stream, 0, &slot);
+  concur_backing backing;
+  concur_stream *stream = concur_memory_new(L, runtime, sizeof *stream, 0, &backing);
   int error = make(stream, loop, kind);
   if (error != 0) {
-    concur_anchor_release(L, runtime, slot);
+    concur_memory_leave(&backing);
     (void)concur_os_error(L, runtime, error, "making a stream", NULL, NULL);
     lua_error(L);
   }
-  stream->slot = slot;
+  backing.users++; /* libuv */
+  stream->backing = backing;
   box->stream = stream;
   return stream;
 }
@@ -303,10 +303,13 @@ static int l_leave(lua_State *L) {
 }
 
 static int l_gc(lua_State *L) {
-  const concur_stream_box *box = concur_class_test(L, 1, CONCUR_CLASS_STREAM);
+  concur_stream_box *box = concur_class_test(L, 1, CONCUR_CLASS_STREAM);
   if (box == NULL || box->stream == NULL) return 0;
   if (concur_runtime_forked(concur_runtime_of(L))) return 0; /* the parent's handle */
-  begin_close(box->stream, concur_seconds_to_ns(GRACE_SECONDS));
+  concur_stream *stream = box->stream;
+  box->stream = NULL;
+  begin_close(stream, concur_seconds_to_ns(GRACE_SECONDS));
+  concur_memory_leave(&stream->backing);
   return 0;
 }
 

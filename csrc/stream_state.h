@@ -85,7 +85,7 @@ struct concur_stream {
   concur_node drainers;  /* wait until all is sent: flush, shutdown, close */
   uv_shutdown_t shutdown;
   concur_timer linger;   /* CLOSING ends when it fires */
-  int slot;              /* anchors this, until libuv has let go of it */
+  concur_backing backing; /* users: the userdata, and libuv until it has let go */
   char peer[64];         /* for messages; may be empty */
 };
 

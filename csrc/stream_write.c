@@ -306,6 +306,7 @@ static int l_write(lua_State *L) {
 
 static int drain_done(lua_State *L, concur_fiber *fiber) {
   concur_stream *stream = ((const concur_stream_box *)lua_touserdata(L, 1))->stream;
+  if (stream == NULL) return concur_stream_fail_closed(L);
   if (stream->write_error != 0) return fail_written(L, stream, "writing");
   if (fiber->outcome == CONCUR_OUTCOME_CLOSED && stream->state == CONCUR_STREAM_CLOSED) {
     return concur_stream_fail_closed(L);

@@ -207,14 +207,20 @@ void concur_anchor_release(lua_State *L, concur_runtime *runtime, int slot) {
   runtime->free_anchor = slot;
 }
 
-void *concur_memory_new(lua_State *L, concur_runtime *runtime, size_t size, int values, int *slot) {
+void *concur_memory_new(lua_State *L, concur_runtime *runtime, size_t size, int values,
+                        concur_backing *backing) {
   const char *tag = NULL; /* of no class, whatever the memory before it looks like */
   char *memory = lua_newuserdatauv(L, size + sizeof tag, values);
   memcpy(memory + size, &tag, sizeof tag);
   lua_pushvalue(L, -1);
   lua_setiuservalue(L, -3, 1);
-  *slot = concur_anchor(L, runtime);
+  *backing = (concur_backing){.runtime = runtime, .slot = concur_anchor(L, runtime), .users = 1};
   return memory;
+}
+
+void concur_memory_leave(concur_backing *backing) {
+  if (--backing->users > 0) return;
+  concur_anchor_release(backing->runtime->keeper, backing->runtime, backing->slot);
 }
 
 /* ---- errors ---- */

@@ -228,12 +228,24 @@ void concur_anchor_release(lua_State *L, concur_runtime *runtime, int slot);
  *
  * Lua drops a finalizer for good when memory is too short to call it; the userdata is collected all the
  * same.  So whatever C points to from outside (libuv, a list, who wakes a waiter) is never the userdata
- * that scripts hold, but memory behind it: the userdata keeps it alive, and an anchor does so while C
- * needs it.  It goes when neither is left, and nobody has to find out who was the last. */
+ * that scripts hold, but memory behind it.  An anchor keeps it until all its users have left: the
+ * userdata's finalizer, and whoever in C points to it.  When a finalizer was dropped, it stays until the
+ * state closes.  After the finalizer, the userdata's user value keeps it for those who still see that
+ * userdata (other finalizers, a frame that waits). */
+
+typedef struct concur_backing {
+  concur_runtime *runtime; /* borrowed */
+  int slot;                /* its anchor */
+  int users;
+} concur_backing;
 
 /* New memory behind the userdata on top of the stack, whose user value 1 it becomes; not zeroed, with
-   `values` user values of its own.  Anchored until the caller gives *slot back.  Raises. */
-void *concur_memory_new(lua_State *L, concur_runtime *runtime, size_t size, int values, int *slot);
+   `values` user values of its own.  The caller keeps *backing in it.  One user: the userdata, whose
+   finalizer leaves; or what that one ends (holding.h).  Raises. */
+void *concur_memory_new(lua_State *L, concur_runtime *runtime, size_t size, int values,
+                        concur_backing *backing);
+/* One user less.  Never raises; the memory is not to be touched any more. */
+void concur_memory_leave(concur_backing *backing);
 
 /* ---- errors ---- */
 

@@ -170,15 +170,10 @@ static void close_descriptor(concur_udp *self) {
   self->fd = -1;
 }
 
-/* Libuv does not know it (any more): what the userdata has is a closed socket. */
-static void udp_drop(concur_udp *self) {
-  concur_anchor_release(self->runtime->keeper, self->runtime, self->slot);
-}
-
 static void release(concur_handle *handle) {
   concur_udp *self = concur_container_of(handle, concur_udp, handle);
   close_descriptor(self); /* there still if the loop closed it */
-  udp_drop(self);
+  concur_memory_leave(&self->backing);
 }
 
 static void udp_close(concur_udp *self) {
@@ -232,14 +227,13 @@ static int descriptor_new(const concur_address *address, const make_options *opt
   return ok ? 0 : concur_udp_last_error();
 }
 
-/* Pushes a socket that is closed, as yet: udp_start or udp_drop follows.  Raises. */
+/* Pushes a socket that is closed, as yet.  Raises. */
 static concur_udp *udp_new(lua_State *L, concur_runtime *runtime) {
   concur_udp_box *owner = concur_class_new(L, runtime, CONCUR_CLASS_UDP, sizeof *owner, 1);
-  int slot;
-  concur_udp *self = concur_memory_new(L, runtime, sizeof *self, 0, &slot);
+  concur_backing backing;
+  concur_udp *self = concur_memory_new(L, runtime, sizeof *self, 0, &backing);
   memset(self, 0, offsetof(concur_udp, buffer));
-  self->runtime = runtime;
-  self->slot = slot;
+  self->backing = backing;
   self->fd = -1;
   concur_list_init(&self->receivers);
   concur_list_init(&self->senders);
@@ -249,10 +243,11 @@ static concur_udp *udp_new(lua_State *L, concur_runtime *runtime) {
 
 /* Begins with a descriptor, which it owns if this returns 0; a libuv code otherwise. */
 static int udp_start(concur_udp *self, int fd, int family) {
-  concur_loop *loop = self->runtime->loop;
+  concur_loop *loop = self->backing.runtime->loop;
   int error = uv_poll_init(&loop->uv, &self->poll, fd);
   if (error != 0) return error;
   concur_handle_begin(&loop->handles, &self->handle, (uv_handle_t *)&self->poll, release);
+  self->backing.users++;
   uv_unref(self->handle.uv);
   self->fd = fd;
   self->family = family;
@@ -273,7 +268,6 @@ static int l_udp(lua_State *L) {
   if (error == 0) error = udp_start(self, fd, address.storage.ss_family);
   if (error != 0) {
     if (fd >= 0) (void)close(fd);
-    udp_drop(self);
     return concur_udp_fail(L, error, "udp", &address);
   }
   int count = set_options(L, self, &options.later);
@@ -299,9 +293,14 @@ static int l_close(lua_State *L) {
 }
 
 static int l_gc(lua_State *L) {
-  bool ours = concur_class_test(L, 1, CONCUR_CLASS_UDP) != NULL &&
-              !concur_runtime_forked(concur_runtime_of(L)); /* or the parent's */
-  return ours ? l_close(L) : 0;
+  concur_udp_box *owner = concur_class_test(L, 1, CONCUR_CLASS_UDP);
+  if (owner == NULL || owner->udp == NULL) return 0;
+  if (concur_runtime_forked(concur_runtime_of(L))) return 0; /* the parent's */
+  concur_udp *self = owner->udp;
+  (void)l_close(L);
+  owner->udp = NULL;
+  concur_memory_leave(&self->backing);
+  return 0;
 }
 
 static int l_closed(lua_State *L) {

@@ -17,8 +17,7 @@ enum { CONCUR_UDP_LARGEST = 65536 }; /* no datagram is larger */
 typedef struct concur_udp {
   concur_handle handle;
   uv_poll_t poll;
-  concur_runtime *runtime; /* borrowed */
-  int slot;              /* anchors this, until libuv has let go of it */
+  concur_backing backing; /* users: the userdata, and libuv until it has let go */
   int fd;                /* owned; -1: closed */
   int family;            /* AF_INET, AF_INET6 */
   int watched;           /* events that `poll` is started for; 0: stopped */
@@ -31,7 +30,7 @@ typedef struct concur_udp {
 
 /* The userdata. */
 typedef struct concur_udp_box {
-  concur_udp *udp; /* the memory behind it; NULL: could not be made */
+  concur_udp *udp; /* the memory behind it; NULL: finalized, or never made */
 } concur_udp_box;
 
 /* ---- udp.c ---- */

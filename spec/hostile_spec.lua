@@ -30,7 +30,8 @@ local PRELUDE = [[
       priority = concur.PriorityQueue(), channel = channel, buffer = concur.SharedBuffer(8),
       pool = concur.ThreadPoolExecutor(1), var = concur.ContextVar(1), clock = testing.Clock(),
       loop = concur.get_event_loop(), runner = concur.Runner {},
-      after = concur.after(1), getting = queue:getting(), receiving = channel:receiving(),
+      after = concur.after(1), getting = queue:getting(), putting = queue:putting(2),
+      receiving = channel:receiving(), sending = channel:sending(1),
       timer = concur.get_event_loop():call_later(1000, print), generator = concur.wrap(type),
       error = select(2, pcall(concur.Queue, {})),
       listener = assert(concur.net.listen("127.0.0.1", 0)), udp = assert(concur.net.udp()),
@@ -128,6 +129,37 @@ describe("hostile Lua does not crash", function()
               pcall(concur.timeout, 0, method, self, self, self)
             end
           end
+        end
+      end
+    end
+  ]])
+
+  attack("user values that were taken away", [[
+    local kinds = {}
+    for kind in pairs(zoo()) do kinds[#kinds + 1] = kind end
+    table.sort(kinds)
+    for _, junk in ipairs { false, 1, "text", {}, print } do
+      for _, signaled in ipairs { false, true } do
+        local animals = zoo()
+        for _, kind in ipairs(kinds) do
+          local animal = animals[kind]
+          animals[kind] = nil
+          if signaled then pcall(poke, animal) end -- it may be closed, then
+          for n = 1, type(animal) == "userdata" and 9 or 0 do
+            local below = debug.getuservalue(animal, n)
+            debug.setuservalue(animal, junk or nil, n)
+            for m = 1, type(below) == "userdata" and signaled and 9 or 0 do
+              debug.setuservalue(below, junk or nil, m)
+            end
+          end
+          if kind == "signals" then concur.signal.raise "SIGWINCH" end
+          pcall(concur.sleep, 0.001)
+          collectgarbage()
+          collectgarbage()
+          poke(animal)
+          poke(animal, 1, 2)
+          poke(animal, print)
+          pcall(concur.timeout, 0, concur.select, { animal })
         end
       end
     end
