@@ -241,7 +241,7 @@ analyze: ## gcc -fanalyzer, clang-tidy and clang -Weverything over the C sources
 coverage: ## line and branch coverage of the C core (build/coverage/index.html)
 	@scripts/setup build test coverage
 	@$(SUBMAKE) covered BUILD=$(BUILD)/coverage SANITIZE=--coverage \
-	  CFLAGS="-O0 -g -include scripts/coverage.h" LDFLAGS=-Wl,--exclude-libs,libgcov.a
+	  CFLAGS="-O0 -g -fprofile-update=atomic -include scripts/coverage.h" LDFLAGS=-Wl,--exclude-libs,libgcov.a
 
 .PHONY: fuzz fuzz-brief fuzz-c fuzz-lua
 fuzz: ## random bytes for the decoder, random calls of the API (FUZZ_SECONDS=600 for each)

@@ -44,6 +44,12 @@ static void on_run(concur_work *work) {
   concur_promise_end(&job->ref.promise);
 }
 
+/* What the future of a job that no thread has run fails with. */
+static concur_promise_error refusals[] = {
+    [CONCUR_NO_THREAD] = {"BrokenExecutor", "no thread could be started for the job"},
+    [CONCUR_ALL_WAIT] = {"InvalidState", "cannot submit: all threads of the pool have jobs that wait "
+                                         "for other jobs, and no more may be started"}};
+
 static void on_done(concur_work *work, concur_loop *loop) {
   c_job *job = job_of_work(work);
   concur_payload *payload = &job->ref.promise.payload;
@@ -51,6 +57,9 @@ static void on_done(concur_work *work, concur_loop *loop) {
     payload->kind = CONCUR_PAYLOAD_RESULTS;
     payload->push = job->done;
     payload->data = job->data;
+  } else if (payload->kind == CONCUR_PAYLOAD_NONE && work->job.refused != CONCUR_NOT_REFUSED) {
+    payload->kind = CONCUR_PAYLOAD_ERROR;
+    payload->data = &refusals[work->job.refused];
   } /* else it has settled itself; or it never ran, and is cancelled */
   concur_capi_future_deliver(&job->ref, loop);
   job_drop(job);

@@ -374,15 +374,15 @@ concur_drive_end concur_loop_drive(concur_loop *loop, lua_State *L) {
     if (loop->leave) break;
     if (loop->ready_head != NULL && !loop->stop && !turn_over(loop)) continue;
     flush(loop);
+    if (loop->stop) { /* timers that are due by now are the next driver's */
+      loop->stop = false;
+      end = CONCUR_DRIVE_STOPPED;
+      break;
+    }
     collect(loop);
     if (loop->interrupted) {
       loop->interrupted = false;
       end = CONCUR_DRIVE_INTERRUPTED;
-      break;
-    }
-    if (loop->stop) {
-      loop->stop = false;
-      end = CONCUR_DRIVE_STOPPED;
       break;
     }
     if (loop->ready_head != NULL) {

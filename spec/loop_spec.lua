@@ -128,6 +128,21 @@ describe("run_forever", function()
     loop():close()
   end)
 
+  it("leaves a timer that is due when it stops to the next run", function()
+    local fired = false
+    loop():call_soon(function()
+      loop():stop()
+      loop():call_later(0, function() fired = true end)
+      local began = os.clock()
+      while os.clock() == began do end -- it is due now
+    end)
+    loop():run_forever()
+    assert.is_false(fired)
+    concur.sleep(0.001)
+    assert.is_true(fired)
+    loop():close()
+  end)
+
   it("can be stopped by a task, and go on", function()
     local log = {}
     local task = concur.spawn(function()

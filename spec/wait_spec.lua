@@ -446,7 +446,7 @@ describe("as_completed", function()
 
   it("works at top level, outside any loop", function()
     local log = {}
-    for task in concur.as_completed { sleeper(0.004, "b"), sleeper(0.001, "a") } do
+    for task in concur.as_completed { sleeper(0.05, "b"), sleeper(0.001, "a") } do
       log[#log + 1] = task:result()
     end
     assert.same({ "a", "b" }, log)

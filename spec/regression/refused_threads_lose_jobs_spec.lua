@@ -8,7 +8,7 @@ local support = require "spec.support"
 local function run(code)
   support.check_lua(code, {
     lua = support.host,
-    env = { LUA_CPATH = support.build .. "/faults/?.so;;" },
+    env = { LUA_CPATH = support.build .. "/faults/?.so;" .. support.build .. "/?.so;;" },
   })
 end
 
@@ -41,6 +41,22 @@ describe("when threads are refused", function()
           local jobs = {}
           for i = 1, 3 do jobs[i] = function() return concur.to_thread(math.abs, -i) end end
           return concur.gather(jobs)
+        end)
+        assert(testhost.fail() > 0)
+        assert(not ok and concur.errors.is(e, "BrokenExecutor"), tostring(e))
+        assert(concur.to_thread(math.abs, -7) == 7)
+      end)
+    ]]
+  end)
+
+  it("a job in C for which only waiting threads are left fails, too", function()
+    run [[
+      local concur = require "concur"
+      concur.run(function()
+        assert(concur.to_thread(math.abs, -1) == 1)
+        testhost.fail(" uv_thread_create ", 1)
+        local ok, e = pcall(concur.to_thread, function()
+          return require("capi_probe").submit({ what = "done" }):result()
         end)
         assert(testhost.fail() > 0)
         assert(not ok and concur.errors.is(e, "BrokenExecutor"), tostring(e))
