@@ -611,8 +611,11 @@ describe("killing a task", function()
   it("that waits for room in a queue submits nothing, and the next task does", function()
     concur.run(function()
       local pool <close> = concur.ThreadPoolExecutor { workers = 1, queue_size = 1 }
-      local begun, go = concur.Channel(1), concur.Channel(0)
-      pool:submit(function(b, g) b:send(true) g:recv() end, begun, go)
+      local begun, go = concur.Channel(1), concur.Channel(1)
+      pool:submit(function(b, g)
+        b:send(true)
+        repeat until g:try_recv() -- in recv it would make room for another job
+      end, begun, go)
       begun:recv()
       pool:submit("math.abs", -1)
       local killed = concur.spawn(pool.run, pool, "math.abs", -2)
@@ -1138,8 +1141,11 @@ describe("a pool with queue_size", function()
   it("sees that it was filled while the arguments were encoded", function()
     concur.run(function()
       local pool <close> = concur.ThreadPoolExecutor { workers = 1, queue_size = 1 }
-      local begun, go = concur.Channel(1), concur.Channel(0)
-      pool:submit(function(b, g) b:send(true) g:recv() end, begun, go)
+      local begun, go = concur.Channel(1), concur.Channel(1)
+      pool:submit(function(b, g)
+        b:send(true)
+        repeat until g:try_recv() -- in recv it would make room for another job
+      end, begun, go)
       begun:recv()
       local faster
       local sneaky = setmetatable({}, {
@@ -1168,7 +1174,9 @@ describe("a pool with queue_size", function()
         order[#order + 1] = name
       end
       local go = concur.Channel(1)
-      pool:submit(function(ch) ch:recv() end, go)
+      pool:submit(function(ch)
+        repeat until ch:try_recv()
+      end, go)
       pool:submit("concur.sleep", 0)
       local tasks = {
         concur.spawn(function()

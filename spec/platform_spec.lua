@@ -8,7 +8,8 @@ describe("the number of processors", function()
   local program, root
 
   before_each(function()
-    program = build("platform_test", { "platform" })
+    program = build("platform_test", { "platform" },
+      { "fopen", "sched_getaffinity", "sysconf" })
     root = support.tmpdir()
   end)
 

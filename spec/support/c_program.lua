@@ -30,8 +30,9 @@ end
 ---Builds spec/host/<name>.c and links it with some of the core's objects, as the module has them.
 ---@param name string
 ---@param sources string[] without folder and ".c"
+---@param wrapped? string[] functions whose calls go to the program's __wrap_<name> instead
 ---@return string path of the program, gone when the spec ends
-return function(name, sources)
+return function(name, sources, wrapped)
   local program = support.tmpdir() .. "/" .. name
   local argv = { os.getenv "CC" or "cc", "-std=c11", "-D_GNU_SOURCE", "-O1", "-g" }
   local function add(list)
@@ -42,6 +43,9 @@ return function(name, sources)
   add { support.root .. "/spec/host/" .. name .. ".c" }
   for _, source in ipairs(sources) do
     add { support.build .. "/obj/" .. source .. ".o" }
+  end
+  for _, fn in ipairs(wrapped or {}) do
+    add { "-Wl,--wrap=" .. fn }
   end
   add { "-pthread", "-o", program }
   add(flags("--libs", "libuv"))
