@@ -64,6 +64,8 @@ return {
     "call_soon can be cancelled by a callback of the same turn",
     "call_soon runs a callback made by a callback at the next turn",
     "call_soon shares one order with tasks",
+    "run_forever leaves a timer that is due when it stops to the next run",
+    "run_forever runs until stop",
   },
   misuse = {
     "waiting in the wrong place while the loop runs (a callback during a wait at top level) is refused with advice",
