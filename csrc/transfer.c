@@ -89,29 +89,30 @@ static void free_message(void *message) {
   concur_message_free(message);
 }
 
+/* The userdata. */
+typedef struct box {
+  concur_holding *holding; /* owned; of the message; NULL: freed */
+} box;
+
 /* Pushes a userdata without a message, for which the holding is. */
 static concur_holding *push_message(lua_State *L) {
-  concur_holding **self = lua_newuserdatauv(L, sizeof *self, 0);
-  *self = NULL;
+  box *self = lua_newuserdatauv(L, sizeof *self, 0);
+  self->holding = NULL;
   luaL_setmetatable(L, MESSAGE_CLASS);
-  *self = concur_holding_new(L, concur_runtime_of(L), free_message);
-  return *self;
-}
-
-static concur_holding **check_holding(lua_State *L) {
-  return luaL_checkudata(L, 1, MESSAGE_CLASS);
+  self->holding = concur_holding_new(L, concur_runtime_of(L), free_message);
+  return self->holding;
 }
 
 /* The message at index 1; NULL once it was freed. */
 static concur_message *check_message(lua_State *L) {
-  const concur_holding *holding = *check_holding(L);
-  return holding != NULL ? holding->object : NULL;
+  const box *self = luaL_checkudata(L, 1, MESSAGE_CLASS);
+  return self->holding != NULL ? self->holding->object : NULL;
 }
 
 static int l_message_gc(lua_State *L) {
-  concur_holding **self = check_holding(L);
-  concur_holding_end(*self);
-  *self = NULL;
+  box *self = luaL_checkudata(L, 1, MESSAGE_CLASS);
+  concur_holding_end(self->holding);
+  self->holding = NULL;
   return 0;
 }
 

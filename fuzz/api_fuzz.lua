@@ -46,6 +46,7 @@ local function keep(value)
 end
 
 local act -- does something; below
+local end_waits -- ends waits that nothing else ends; below
 
 local function acts(limit)
   for _ = 1, random(0, limit) do act() end
@@ -462,6 +463,7 @@ function act()
   if budget <= 0 or depth >= 30 then return end
   budget = budget - 1
   depth = depth + 1
+  pcall(end_waits, seed) -- the loop may have been closed since, and a new one made
   local kind = kinds[random(#kinds)]
   if random(40) == 1 then interrupt() end
   -- Not always protected: errors must find their way through everything.
@@ -498,17 +500,19 @@ local function furnish()
 end
 
 -- Ends what waits for the network: nothing may come from there any more, and that is no deadlock.
-local function end_waits(program_seed)
+local striker
+function end_waits(program_seed)
   if not options.network then return end
+  if striker then pcall(striker.cancel, striker) end
   local strikes = 0
   local function strike()
     strikes = strikes + 1
     if seed ~= program_seed or strikes > 100 then return end
     for _, task in ipairs(concur.all_tasks()) do pcall(task.kill, task) end
     for object in pairs(opened) do pcall(function() object:close(0) end) end
-    core.call_later(0.05, strike)
+    striker = core.call_later(0.05, strike)
   end
-  core.call_later(0.2, strike)
+  striker = core.call_later(0.2, strike)
 end
 
 -- The main function of a run: works until nothing is left to do.
