@@ -118,7 +118,11 @@ function jobs.fail(run)
   local v = text()
   local ok, e = run(function(x) error { x } end, v)
   assert(not ok)
-  if e.kind == "RemoteError" and e.value then assert(e.value[1] == v) end
+  if e.kind == "RemoteError" and e.value then
+    local got = type(e.value) == "table" and e.value[1] or e.value
+    assert(got == v or got == "not enough memory", -- a pool's max_memory
+      ("%d bytes came back as %s"):format(#v, tostring(got):sub(1, 80)))
+  end
 end
 
 function jobs.refused(run)
