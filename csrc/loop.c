@@ -27,11 +27,14 @@ enum { LONGEST_INTERVAL = 128, VIRTUAL_INTERVAL = 64 };
 
 /* ---- making and freeing ---- */
 
+void concur_loop_end_poll(concur_loop *loop) {
+  uv_stop(&loop->uv);
+}
+
 static void on_timer(uv_timer_t *timer) {
   concur_loop *loop = timer->data;
   loop->armed_ns = CONCUR_NEVER;
-  /* libuv runs due timers before it polls: without this, that poll would have no time-out. */
-  uv_stop(&loop->uv);
+  concur_loop_end_poll(loop);
 }
 
 static void on_async(uv_async_t *async) {

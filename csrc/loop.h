@@ -168,6 +168,10 @@ bool concur_loop_alive(const concur_loop *loop);
 /* True when there is mail, or a source has something. */
 bool concur_loop_pending(const concur_loop *loop);
 
+/* In the callback of a timer of libuv's, for there is something to collect: libuv (before 1.45) runs
+   due timers before it polls, and would wait then for whatever else comes. */
+void concur_loop_end_poll(concur_loop *loop);
+
 /* Delivers what is there now, also when nothing drives the loop. */
 void concur_loop_collect(concur_loop *loop, lua_State *L);
 

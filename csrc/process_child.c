@@ -320,6 +320,7 @@ bool concur_child_revoke(concur_child *child, concur_child_slot *slot) {
     }
   }
   (void)concur_child_empty(child, slot);
+  child->sent_jobs--;
   return true;
 }
 

@@ -153,22 +153,27 @@ static concur_child *choose_child(concur_process_pool *pool) {
     if (handed == 0) return child;
     best = child;
   }
-  if (count < concur_pool_workers(pool->pool) && uv_hrtime() >= pool->not_before_ns) {
+  pool->held_up = count < concur_pool_workers(pool->pool);
+  if (pool->held_up && uv_hrtime() >= pool->not_before_ns) {
     concur_child *child = start_child(pool);
     if (child != NULL) return child;
   }
   return best != NULL && best->hand.handed < pool->ahead ? best : NULL;
 }
 
+/* The next job goes to the child, which accepts; false when that cannot be. */
+static bool send_job(concur_process_pool *pool, concur_child *child) {
+  concur_child_slot *slot = concur_child_free_slot(child);
+  concur_job *job = slot != NULL ? concur_pool_hand_over(pool->pool, &child->hand) : NULL;
+  if (job == NULL) return false;
+  concur_child_send(child, slot, job, ++pool->next_id);
+  return true;
+}
+
 static void send_jobs(concur_process_pool *pool) {
   while (concur_pool_queued(pool->pool) > 0 && !atomic_load(&pool->settings->broken)) {
     concur_child *child = choose_child(pool);
-    if (child == NULL) return;
-    concur_child_slot *slot = concur_child_free_slot(child);
-    if (slot == NULL) return;
-    concur_job *job = concur_pool_hand_over(pool->pool, &child->hand);
-    if (job == NULL) return;
-    concur_child_send(child, slot, job, ++pool->next_id);
+    if (child == NULL || !send_job(pool, child)) return;
   }
 }
 
@@ -180,18 +185,20 @@ static bool take_back(concur_child *child, concur_child_slot *slot) {
   return true;
 }
 
-/* Nothing is queued: a worker without jobs takes one that waits behind another worker's, or for the
-   start of one. */
+/* Nothing is queued: a worker without jobs takes one that waits behind another worker's, or, if it
+   can begin at once, for the start of one. */
 static void share_jobs(concur_process_pool *pool) {
   concur_child *idle = NULL, *behind = NULL;
   for (concur_node *node = pool->children.next; node != &pool->children; node = node->next) {
     concur_child *child = child_of(node);
-    if (child->hand.handed == 0 && concur_child_accepts(child)) idle = child;
+    bool free = child->hand.handed == 0 && concur_child_accepts(child) &&
+                concur_child_free_slot(child) != NULL;
+    if (free && (idle == NULL || child->ready)) idle = child;
     bool has_more = child->hand.handed > (child->ready ? 1 : 0);
     if (has_more && (behind == NULL || child->hand.handed > behind->hand.handed)) behind = child;
   }
-  if (idle == NULL || behind == NULL) return;
-  if (take_back(behind, concur_child_newest(behind))) send_jobs(pool);
+  if (idle == NULL || behind == NULL || (behind->hand.handed == 1 && !idle->ready)) return;
+  if (take_back(behind, concur_child_newest(behind))) (void)send_job(pool, idle);
 }
 
 /* ---- ends ---- */
@@ -215,7 +222,8 @@ static void retire(concur_process_pool *pool, bool closing) {
 static void on_timer(uv_timer_t *timer) {
   concur_process_pool *pool = concur_container_of(timer, concur_process_pool, timer);
   pool->due_ns = CONCUR_NEVER;
-  dispatch(pool);
+  pool->due = true;
+  concur_loop_end_poll(pool->loop);
 }
 
 static uint64_t earlier(uint64_t one_ns, uint64_t other_ns) {
@@ -224,13 +232,14 @@ static uint64_t earlier(uint64_t one_ns, uint64_t other_ns) {
 
 /* Arms the timer for the next thing that has to wait for its time. */
 static void arm_timer(concur_process_pool *pool) {
-  uint64_t due_ns = concur_pool_queued(pool->pool) > 0 ? pool->not_before_ns : CONCUR_NEVER;
+  bool held_up = pool->held_up && concur_pool_queued(pool->pool) > 0;
+  uint64_t due_ns = held_up ? pool->not_before_ns : CONCUR_NEVER;
   uint64_t now_ns = uv_hrtime();
-  if (due_ns < now_ns) due_ns = CONCUR_NEVER; /* who could do it is at work */
   for (concur_node *node = pool->children.next; node != &pool->children; node = node->next) {
     const concur_child *child = child_of(node);
     if (!child->ending) due_ns = earlier(due_ns, earlier(child->leave_by_ns, child->attach_by_ns));
-    if (child->hand.handed == 0 && !child->quitting && pool->idle_ns != CONCUR_NEVER) {
+    bool may_idle = child->hand.handed == 0 && !child->quitting && !child->lost;
+    if (may_idle && pool->idle_ns != CONCUR_NEVER) {
       due_ns = earlier(due_ns, child->idle_since_ns + pool->idle_ns);
     }
   }
@@ -329,6 +338,7 @@ static concur_process_pool *pool_of_source(concur_source *source) {
 
 static bool on_pending(concur_source *source) {
   const concur_process_pool *pool = pool_of_source(source);
+  if (pool->due) return true;
   for (concur_node *node = pool->children.next; node != &pool->children; node = node->next) {
     if (concur_child_pending(child_of(node))) return true;
   }
@@ -337,6 +347,7 @@ static bool on_pending(concur_source *source) {
 
 static void on_collect(concur_source *source) {
   concur_process_pool *pool = pool_of_source(source);
+  pool->due = false;
   for (concur_node *node = pool->children.next; node != &pool->children;) {
     concur_child *child = child_of(node);
     node = node->next;

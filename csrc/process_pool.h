@@ -67,7 +67,9 @@ struct concur_process_pool {
   uint32_t failed_starts; /* in a row */
   uint64_t crash_count;   /* ever */
   uint64_t not_before_ns; /* when the next worker may be started; uv_hrtime */
+  bool held_up;           /* another worker would be started, but for that */
   uint64_t due_ns;        /* what the timer is armed for */
+  bool due;               /* the timer has fired */
   bool stirring;          /* inside of dispatch */
   bool gone;              /* the concur_pool is; freed with the timer */
   concur_handle handle;   /* of `timer` */

@@ -224,6 +224,7 @@ static void run_job(process_worker *worker, const concur_frame *given) {
   if (!concur_link_change_slot(&worker->link, job.slot, CONCUR_SLOT_SENT, CONCUR_SLOT_STARTED)) {
     concur_message_free(input);
     concur_link_set_slot(&worker->link, job.slot, CONCUR_SLOT_FREE);
+    concur_link_ring_bell(&worker->link); /* the pool may have waited for a free slot */
     return;
   }
   concur_call *call = concur_call_new(worker->pool, worker->replies, worker->settings, NULL);
