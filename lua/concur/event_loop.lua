@@ -1,11 +1,8 @@
 -- The event loop as scripts see it, runners, and concur.main.
 local core = require "concur.core"
+local bad_argument = require("concur.arguments").bad
 
 local M = {}
-
-local function argument_error(position, name, message)
-  error(("bad argument #%d to '%s' (%s)"):format(position, name, message), 3)
-end
 
 local function invalid_state(message)
   error(require("concur.errors").new("InvalidState", message), 3)
@@ -28,7 +25,7 @@ local the_loop = setmetatable({}, EventLoop)
 
 local function check_loop(loop, name)
   if loop ~= the_loop then
-    argument_error(1, name, "concur.EventLoop expected: use loop:" .. name)
+    bad_argument(1, name, "concur.EventLoop expected: use loop:" .. name)
   end
 end
 
@@ -163,19 +160,18 @@ function concur.Runner(options) end
 ]]
 function M.Runner(options)
   if options ~= nil and type(options) ~= "table" then
-    argument_error(1, "Runner", "table of options expected, got " .. type(options))
+    bad_argument(1, "Runner", "table of options expected, got " .. type(options))
   end
   for key, value in pairs(options or {}) do
     local expected = runner_options[key]
     if not expected then
-      argument_error(1, "Runner", ("unknown option '%s'"):format(tostring(key)))
+      bad_argument(1, "Runner", "unknown option '%s'", tostring(key))
     elseif type(value) ~= expected then
-      argument_error(1, "Runner",
-        ("option '%s': %s expected, got %s"):format(key, expected, type(value)))
+      bad_argument(1, "Runner", "option '%s': %s expected, got %s", key, expected, type(value))
     elseif key == "shuffle" and math.type(value) ~= "integer" then
-      argument_error(1, "Runner", "option 'shuffle' must be an integer")
+      bad_argument(1, "Runner", "option 'shuffle' must be an integer")
     elseif value ~= value then
-      argument_error(1, "Runner", ("option '%s' must not be NaN"):format(key))
+      bad_argument(1, "Runner", "option '%s' must not be NaN", key)
     end
   end
   local copy = {}
@@ -217,7 +213,7 @@ function Runner:run(main, ...) end
 function Runner:close() end
 ]]
 function Runner:run(main, ...)
-  if getmetatable(self) ~= Runner then argument_error(1, "run", "concur.Runner expected") end
+  if getmetatable(self) ~= Runner then bad_argument(1, "run", "concur.Runner expected") end
   if self.closed then invalid_state("the runner is closed") end
   if core.is_running() then
     invalid_state("a run cannot be nested: the loop of this state runs already")

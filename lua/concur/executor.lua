@@ -8,6 +8,7 @@
 local core = require "concur.core"
 local concur = require "concur"
 local errors = require "concur.errors"
+local bad_argument = require("concur.arguments").bad
 
 local M = {
   ThreadPoolExecutor = core.ThreadPoolExecutor,
@@ -23,34 +24,23 @@ local CLOSE_GRACE = 2 -- seconds that jobs get to stop when a pool is closed in 
 local KILLED_AFTER = 5 -- seconds that the system may take to end a process that got KILL
 local FORCE_AFTER = 0.1 -- seconds that a job gets to see its token before it is interrupted
 
-local SOURCE = debug.getinfo(1, "S").source
-
--- Raises where the user called this file.
-local function argument_error(position, name, message)
-  local level = 2
-  while (debug.getinfo(level, "S") or {}).source == SOURCE do
-    level = level + 1
-  end
-  error(("bad argument #%d to '%s' (%s)"):format(position, name, message), level)
-end
-
 -- Checks a table of options against {name = type}; nil is an empty table.
 local function check_options(position, name, options, types)
   if options == nil then
     return {}
   end
   if type(options) ~= "table" then
-    argument_error(position, name, "table of options expected, got " .. type(options))
+    bad_argument(position, name, "table of options expected, got %s", type(options))
   end
   for key, value in pairs(options) do
     local expected = types[key]
     if not expected then
-      argument_error(position, name, ("unknown option '%s'"):format(tostring(key)))
+      bad_argument(position, name, "unknown option '%s'", tostring(key))
     end
     local actual = expected == "integer" and math.type(value) or type(value)
     if actual ~= expected or value ~= value then
-      local text = ("option '%s': %s expected, got %s"):format(key, expected, tostring(value))
-      argument_error(position, name, text)
+      bad_argument(position, name, "option '%s': %s expected, got %s", key, expected,
+        tostring(value))
     end
   end
   return options
@@ -109,7 +99,7 @@ end
 
 local function check_pool(self, name)
   if type(self) ~= "userdata" then
-    argument_error(1, name, "pool expected, got " .. type(self) .. "; is it called with a colon?")
+    bad_argument(1, name, "pool expected, got %s; is it called with a colon?", type(self))
   end
 end
 
@@ -424,7 +414,7 @@ end
 
 local function check_source(source)
   if source == next then
-    argument_error(
+    bad_argument(
       2,
       "map",
       "a list, or a function that returns the next arguments, expected, got 'next': "
@@ -434,7 +424,7 @@ local function check_source(source)
   local meta = type(source) == "table" and getmetatable(source)
   local callable = type(source) == "function" or type(meta) == "table" and meta.__call
   if not callable and (type(source) ~= "table" or meta) then
-    argument_error(2, "map", "list or callable expected, got " .. type(source))
+    bad_argument(2, "map", "list or callable expected, got " .. type(source))
   end
 end
 
@@ -463,13 +453,13 @@ function ThreadPoolExecutor:map(fn, source, options) end
 function methods:map(fn, source, options)
   if type(fn) ~= "function" and type(fn) ~= "string" then
     local text = "function, or a string \"module.function\", expected, got " .. type(fn)
-    argument_error(1, "map", text)
+    bad_argument(1, "map", text)
   end
   check_source(source)
   options = check_options(3, "map", options, MAP_OPTIONS)
   for _, name in ipairs { "window", "chunk" } do
     if options[name] and options[name] < 1 then
-      argument_error(3, "map", ("option '%s' must be at least 1"):format(name))
+      bad_argument(3, "map", "option '%s' must be at least 1", name)
     end
   end
   local map = setmetatable({

@@ -9,6 +9,7 @@
 local concur = require "concur"
 local core = require "concur.core"
 local errors = require "concur.errors"
+local bad_argument = require("concur.arguments").bad
 
 local M = {}
 
@@ -271,17 +272,17 @@ function concur.module(name, options) end
 ]]
 function M.module(name, options)
   if type(name) ~= "string" then
-    error("bad argument #1 to 'module' (string expected, got " .. type(name) .. ")", 2)
+    bad_argument(1, "module", "string expected, got %s", type(name))
   end
   options = options or {}
   for key in pairs(options) do
     if key ~= "workers" then
-      error(("bad argument #2 to 'module' (unknown option '%s')"):format(tostring(key)), 2)
+      bad_argument(2, "module", "unknown option '%s'", tostring(key))
     end
   end
   local most = options.workers or MOST_LANES
   if math.type(most) ~= "integer" or most < 1 then
-    error("bad argument #2 to 'module' (option 'workers' must be an integer of at least 1)", 2)
+    bad_argument(2, "module", "option 'workers' must be an integer of at least 1")
   end
   local group = { name = name, lanes = {}, assignments = {}, most = most }
   local proxy = new_proxy(group, nil)

@@ -3,17 +3,20 @@
 -- The network: TCP and Unix sockets as streams.
 --
 -- The C core connects to and listens at one address; what is said with tasks and scopes is written
--- here: names, several addresses at once (RFC 8305, "happy eyeballs"), servers.
+-- here: names, several addresses at once (RFC 8305, "happy eyeballs"). Servers are in
+-- concur.net_server, datagrams in concur.net_udp.
 
 local concur = require "concur"
 local core = require "concur.core"
 local errors = require "concur.errors"
+local arguments = require "concur.arguments"
+
+local bad_argument, misuse = arguments.bad, arguments.misuse
 
 local net = {}
 
 local ATTEMPT_DELAY = 0.25 -- seconds between two attempts (RFC 8305, section 5)
-local GRACE = 5            -- seconds that handlers have when a server ends
-local RETRY_FIRST, RETRY_MOST = 0.01, 1 -- seconds between two tries while descriptors are used up
+local RETRY_FIRST, RETRY_MOST = 0.01, 1 -- seconds between two tries while a server's queue is full
 
 -- ---------------------------------------------------------------------------------------------
 -- Arguments
@@ -53,27 +56,12 @@ local CHECKS = {
   attempt_delay = function(value) return value == value, "a number of seconds" end,
 }
 
-local SOURCE = debug.getinfo(1, "S").source
-
--- Raises where the user called this file.
-local function misuse(text, ...)
-  local level = 2
-  while (debug.getinfo(level, "S") or {}).source == SOURCE do
-    level = level + 1
-  end
-  error(text:format(...), level)
-end
-
-local function argument_error(position, name, text, ...)
-  misuse("bad argument #%d to '%s' (%s)", position, name, text:format(...))
-end
-
 -- Raises when the options are not a table, or one of them is unknown or of a wrong type.
 local function check_options(name, options, position, ...)
   if options == nil then
     return {}
   elseif type(options) ~= "table" then
-    argument_error(position, name, "options expected, got %s", type(options))
+    bad_argument(position, name, "options expected, got %s", type(options))
   end
   for key, value in pairs(options) do
     local expected
@@ -81,17 +69,17 @@ local function check_options(name, options, position, ...)
       expected = expected or known[key]
     end
     if key == "timeout" then
-      argument_error(position, name,
+      bad_argument(position, name,
         "unknown option 'timeout': use concur.timeout(s, ...) around it")
     elseif not expected then
-      argument_error(position, name, "unknown option '%s'", tostring(key))
+      bad_argument(position, name, "unknown option '%s'", tostring(key))
     elseif expected ~= "any" and type(value) ~= expected then
-      argument_error(position, name, "option '%s' must be a %s, not a %s", key, expected,
+      bad_argument(position, name, "option '%s' must be a %s, not a %s", key, expected,
         type(value))
     elseif CHECKS[key] then
       local ok, wanted = CHECKS[key](value)
       if not ok then
-        argument_error(position, name, "option '%s' must be %s, not %s", key, wanted,
+        bad_argument(position, name, "option '%s' must be %s, not %s", key, wanted,
           tostring(value))
       end
     end
@@ -102,18 +90,18 @@ end
 local function check_host(name, position, host, port)
   local number = math.tointeger(tonumber(port)) -- "80" as well, from an address in a text
   if type(host) ~= "string" then
-    argument_error(position, name, "host expected, got %s", type(host))
+    bad_argument(position, name, "host expected, got %s", type(host))
   elseif core.host_problem(host) then
-    argument_error(position, name, "%s", core.host_problem(host))
+    bad_argument(position, name, "%s", core.host_problem(host))
   elseif not number or number < 0 or number > 65535 then
-    argument_error(position + 1, name, "port expected, got %s", tostring(port))
+    bad_argument(position + 1, name, "port expected, got %s", tostring(port))
   end
   return number
 end
 
 local function check_descriptor(name, fd)
   if math.type(fd) ~= "integer" or fd < 0 or fd >= 2 ^ 31 then
-    argument_error(1, name, "not a descriptor")
+    bad_argument(1, name, "not a descriptor")
   end
 end
 
@@ -123,18 +111,18 @@ local function check_target(name, position, host, port, options, ...)
   if type(host) == "table" then
     options = check_options(name, host, position, ...)
     if not options.path then
-      argument_error(position, name, "option 'path' is missing")
+      bad_argument(position, name, "option 'path' is missing")
     end
     local problem = core.path_problem(options.path)
     if problem then
-      argument_error(position, name, "option 'path': %s", problem)
+      bad_argument(position, name, "option 'path': %s", problem)
     end
     return nil, nil, options
   end
   port = check_host(name, position, host, port)
   options = check_options(name, options, position + 2, ...)
   if options.path then
-    argument_error(position + 2, name, "option 'path' goes without a host: {path=...}")
+    bad_argument(position + 2, name, "option 'path' goes without a host: {path=...}")
   end
   return host, port, options
 end
@@ -345,166 +333,6 @@ end
 -- Servers
 -- ---------------------------------------------------------------------------------------------
 
--- The tasks of a server's connections: a group in a task of its own, which outlives the accepting
--- by the grace time.
-local Handlers = {}
-Handlers.__index = Handlers
-
-function Handlers.new(options)
-  return setmetatable({ grace = options.grace or GRACE, streams = {}, count = 0,
-    stop = concur.Event(), changed = concur.Event() }, Handlers)
-end
-
--- Begins the group. Whatever happens in here, __close ends it.
-function Handlers:begin(listener)
-  local begun = concur.Event()
-  self.keeper = concur.spawn(function()
-    concur.task_group(function(group)
-      self.group = group
-      begun:set()
-      self.stop:wait()
-    end)
-  end)
-  self.keeper:set_name "net.serve"
-  -- It fails only for want of memory; then nothing can be served any more.
-  self.keeper:add_done_callback(function()
-    listener:close()
-  end)
-  if concur.select { begun = begun:waiting(), ended = self.keeper } == "ended" then
-    self.keeper:result() -- raises: it could not begin
-  end
-end
-
--- Raises if the group itself has failed.
-function Handlers:check()
-  if self.keeper:state() == "failed" then
-    self.keeper:result()
-  end
-end
-
--- Waits until fewer than `limit` connections are served.
-function Handlers:wait_below(limit)
-  while self.count >= limit do
-    self.changed:clear()
-    self.changed:wait()
-  end
-end
-
--- Takes a new stream: whatever happens from now on, it will be closed.
-function Handlers:add(stream)
-  self.streams[stream] = true
-  self.count = self.count + 1
-end
-
-function Handlers:remove(stream)
-  self.streams[stream] = nil
-  self.count = self.count - 1
-  self.changed:set()
-end
-
-function Handlers:spawn(fn, stream, on_error)
-  self.group:spawn(function()
-    local _ <close> = setmetatable({}, { __close = function()
-      self:remove(stream)
-    end })
-    local _ <close> = stream
-    local ok, err = concur.xpcall(fn, core.traceback_handler, stream)
-    if not ok then
-      on_error(err, stream, core.first_traceback(err))
-    end
-  end)
-end
-
--- No more connections: handlers have the grace time, then they are cancelled, and joined. If the
--- server's task is killed, before this or in the middle of it, they are cancelled and end by themselves.
-function Handlers:__close()
-  self.stop:set()
-  local _ <close> = setmetatable({}, { __close = function()
-    self:cancel()
-  end })
-  if self.keeper and core.may_wait() then
-    concur.shield(self.join, self)
-  end
-end
-
-function Handlers:cancel()
-  if self.group then
-    self.group:cancel()
-  end
-end
-
-function Handlers:join()
-  if not concur.move_on_after(self.grace, self.wait_below, self, 1) then
-    self:cancel()
-  end
-  concur.wait { self.keeper }
-  for stream in pairs(self.streams) do -- of tasks that could not even begin
-    stream:close(0)
-  end
-end
-
-local function report(err, stream, traceback)
-  local what = stream and "error in a connection's handler" or "error of a server's accept"
-  core.report(err, what, traceback)
-end
-
--- What is told of errors: an error in telling is reported, it ends nothing either.
-local function reporter(on_error)
-  if not on_error then
-    return report
-  end
-  return function(err, stream)
-    local ok, second = concur.xpcall(on_error, core.traceback_handler, err, stream)
-    if not ok then
-      core.report(second, "error in a server's on_error", core.first_traceback(second))
-    end
-  end
-end
-
-local function is_closed(err)
-  return err.kind == "Closed"
-end
-
--- A stream that no handlers have yet: closed when memory is too short even to call them.
-local Fresh = {
-  __close = function(self)
-    if self.stream then
-      self.stream:close(0)
-    end
-  end,
-}
-
--- Accepts until the listener is closed. While descriptors are used up, connections stay in the
--- system's queue, and it tries again when one was closed here, or after a while.
-local function accept_loop(handler, listener, handlers, options)
-  local limit, on_error = options.limit or math.huge, reporter(options.on_error)
-  local delay = RETRY_FIRST
-  local fresh <close> = setmetatable({ stream = false }, Fresh)
-  while true do
-    handlers:wait_below(limit)
-    if listener:closed() then -- by a handler, perhaps
-      return true
-    end
-    local stream, err = listener:accept()
-    fresh.stream = stream or false -- needs no memory: the field is there
-    if stream then
-      handlers:add(stream)
-      fresh.stream = false
-      handlers:spawn(handler, stream, on_error)
-      delay = RETRY_FIRST
-    elseif is_closed(err) then
-      return true
-    else
-      if delay == RETRY_FIRST then
-        on_error(err)
-      end
-      handlers.changed:clear()
-      concur.move_on_after(delay, handlers.changed.wait, handlers.changed)
-      delay = math.min(delay * 2, RETRY_MOST)
-    end
-  end
-end
-
 local function is_listener(value)
   return type(value) == "userdata" and getmetatable(value) == "concur.Listener"
 end
@@ -534,7 +362,7 @@ end
 ---@return concur.Error? error it could not listen
 function net.serve(handler, host, port, options)
   if not callable(handler) then
-    argument_error(1, "serve", "handler expected, got %s", type(handler))
+    bad_argument(1, "serve", "handler expected, got %s", type(handler))
   end
   if is_listener(host) then
     options = check_options("serve", port, 3, SERVE_OPTIONS)
@@ -545,6 +373,7 @@ function net.serve(handler, host, port, options)
     host, port, options = check_target("serve", 2, host, port, options, LISTEN_OPTIONS,
       SERVE_OPTIONS)
   end
+  local server = require "concur.net_server"
   local listener = host
   if not is_listener(host) then
     local err
@@ -554,15 +383,7 @@ function net.serve(handler, host, port, options)
     end
   end
   local _ <close> = listener
-  local handlers <close> = Handlers.new(options)
-  local _ <close> = listener -- before the handlers have their grace time: nobody connects any more
-  handlers:begin(listener)
-  if options.on_listen then
-    options.on_listen(listener)
-  end
-  local ended = accept_loop(handler, listener, handlers, options)
-  handlers:check()
-  return ended
+  return server.serve(handler, listener, options)
 end
 
 -- ---------------------------------------------------------------------------------------------

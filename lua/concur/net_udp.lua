@@ -5,6 +5,7 @@
 
 local concur = require "concur"
 local core = require "concur.core"
+local bad_argument = require("concur.arguments").bad
 
 local M = {}
 
@@ -39,19 +40,17 @@ end
 local function check_target(name, position, host, port)
   local number = math.tointeger(tonumber(port))
   if type(host) ~= "string" then
-    error(("bad argument #%d to '%s' (host expected, got %s)"):format(position, name,
-      type(host)), 3)
+    bad_argument(position, name, "host expected, got %s", type(host))
   elseif core.host_problem(host) then
-    error(("bad argument #%d to '%s' (%s)"):format(position, name, core.host_problem(host)), 3)
+    bad_argument(position, name, "%s", core.host_problem(host))
   elseif not number or number < 0 or number > 65535 then
-    error(("bad argument #%d to '%s' (port expected, got %s)"):format(position + 1, name,
-      tostring(port)), 3)
+    bad_argument(position + 1, name, "port expected, got %s", tostring(port))
   end
 end
 
 function methods.send_to(socket, data, host, port)
   if type(data) ~= "string" and type(data) ~= "number" then
-    error(("bad argument #1 to 'send_to' (string expected, got %s)"):format(type(data)), 2)
+    bad_argument(1, "send_to", "string expected, got %s", type(data))
   end
   check_target("send_to", 2, host, port)
   if core.ip_family(host) then
@@ -82,20 +81,19 @@ local function check_options(options)
   if options == nil then
     return {}
   elseif type(options) ~= "table" then
-    error(("bad argument #3 to 'udp' (options expected, got %s)"):format(type(options)), 3)
+    bad_argument(3, "udp", "options expected, got %s", type(options))
   end
   for name, value in pairs(options) do
     local expected = UDP_OPTIONS[name]
     if not expected then
-      error(("bad argument #3 to 'udp' (unknown option '%s')"):format(tostring(name)), 3)
+      bad_argument(3, "udp", "unknown option '%s'", tostring(name))
     elseif (math.type(value) or type(value)) ~= expected then
-      error(("bad argument #3 to 'udp' (option '%s': %s expected, got %s)"):format(name, expected,
-        tostring(value)), 3)
+      bad_argument(3, "udp", "option '%s': %s expected, got %s", name, expected, tostring(value))
     end
   end
   local family = options.family
   if family and not ANY[family] then
-    error(("bad argument #3 to 'udp' (option 'family': '%s' is not possible)"):format(family), 3)
+    bad_argument(3, "udp", "option 'family': '%s' is not possible", family)
   end
   return options
 end
@@ -105,11 +103,11 @@ function M.udp(host, port, options)
   options = check_options(options)
   port = port == nil and 0 or math.tointeger(tonumber(port)) or port
   if host ~= nil and type(host) ~= "string" then
-    error(("bad argument #1 to 'udp' (host expected, got %s)"):format(type(host)), 2)
+    bad_argument(1, "udp", "host expected, got %s", type(host))
   elseif host and core.host_problem(host) then
-    error(("bad argument #1 to 'udp' (%s)"):format(core.host_problem(host)), 2)
+    bad_argument(1, "udp", "%s", core.host_problem(host))
   elseif math.type(port) ~= "integer" or port < 0 or port > 65535 then
-    error(("bad argument #2 to 'udp' (port expected, got %s)"):format(tostring(port)), 2)
+    bad_argument(2, "udp", "port expected, got %s", tostring(port))
   end
   if host == nil or host == "*" then
     host = ANY[options.family or "inet"]

@@ -9,6 +9,7 @@
 local core = require "concur.core"
 local concur = require "concur"
 local errors = require "concur.errors"
+local bad_argument = require("concur.arguments").bad
 
 ---Other programs as child processes.
 ---@class concur.process
@@ -90,15 +91,8 @@ for name, expected in pairs(SPAWN_OPTIONS) do
 end
 RUN_OPTIONS.detached = nil
 
-local SOURCE = debug.getinfo(1, "S").source
-
--- Raises where the user called this file.
 local function argument_error(name, text, ...)
-  local level = 2
-  while (debug.getinfo(level, "S") or {}).source == SOURCE do
-    level = level + 1
-  end
-  error(("bad argument #1 to '%s' (%s)"):format(name, text:format(...)), level)
+  bad_argument(1, name, text, ...)
 end
 
 local function is_descriptor(key, value)

@@ -1,6 +1,7 @@
 -- Condition, CapacityLimiter and Barrier, on the core's parking lot: whoever makes something
 -- available hands it to the first in line before that one runs.
 local core = require "concur.core"
+local bad_argument = require("concur.arguments").bad
 
 local M = {}
 
@@ -14,10 +15,6 @@ end
 
 local function would_block(message)
   return nil, new_error("WouldBlock", message)
-end
-
-local function argument_error(position, name, message)
-  error(("bad argument #%d to '%s' (%s)"):format(position, name, message), 3)
 end
 
 -- Who asks: the running task, or a mark for the top level.
@@ -39,7 +36,7 @@ local function seal(c)
     if type(method) == "function" and key:sub(1, 2) ~= "__" then
       c[key] = function(self, ...)
         if getmetatable(self) ~= name or type(self) ~= "table" then
-          argument_error(1, key, ("%s expected, got %s"):format(name, type(self)))
+          bad_argument(1, key, "%s expected, got %s", name, type(self))
         end
         return method(self, ...)
       end
@@ -118,7 +115,7 @@ function M.Condition(lock)
   if lock == nil then
     lock = core.Lock()
   elseif getmetatable(lock) ~= "concur.Lock" then
-    argument_error(1, "Condition", "concur.Lock expected, got " .. type(lock))
+    bad_argument(1, "Condition", "concur.Lock expected, got " .. type(lock))
   end
   return setmetatable({ lock = lock, lot = core.ParkingLot(), holder = nil }, Condition)
 end
@@ -159,7 +156,7 @@ end
 
 function Condition:wait_for(predicate)
   if type(predicate) ~= "function" then
-    argument_error(1, "wait_for", "function expected, got " .. type(predicate))
+    bad_argument(1, "wait_for", "function expected, got " .. type(predicate))
   end
   check_owner(self, "Condition:wait_for()")
   local value = predicate()
@@ -173,7 +170,7 @@ end
 function Condition:notify(n)
   check_owner(self, "Condition:notify()")
   if n ~= nil and (math.type(n) ~= "integer" or n < 0) then
-    argument_error(1, "notify", "a number of tasks, at least 0, expected")
+    bad_argument(1, "notify", "a number of tasks, at least 0, expected")
   end
   self.lot:unpark(n or 1)
 end
@@ -205,7 +202,7 @@ local CapacityLimiter = class "concur.CapacityLimiter"
 
 local function check_total(name, n)
   if not (math.type(n) == "integer" and n >= 0 or n == math.huge) then
-    argument_error(1, name, "a number of tokens, at least 0, expected")
+    bad_argument(1, name, "a number of tokens, at least 0, expected")
   end
 end
 
@@ -367,7 +364,7 @@ function Barrier:waiters() end
 ]]
 function M.Barrier(n)
   if math.type(n) ~= "integer" or n < 1 then
-    argument_error(1, "Barrier", "a number of tasks, at least 1, expected")
+    bad_argument(1, "Barrier", "a number of tasks, at least 1, expected")
   end
   return setmetatable({ n = n, lot = core.ParkingLot() }, Barrier)
 end

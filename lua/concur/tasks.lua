@@ -1,11 +1,8 @@
 -- Parts of the task API that are said best in Lua: async, wait, as_completed, group:start.
 local core = require "concur.core"
+local bad_argument = require("concur.arguments").bad
 
 local M = {}
-
-local function argument_error(position, name, message)
-  error(("bad argument #%d to '%s' (%s)"):format(position, name, message), 3)
-end
 
 local function is_callable(value)
   if type(value) == "function" then return true end
@@ -20,7 +17,7 @@ end
 function concur.async(fn) end
 ]]
 function M.async(fn)
-  if not is_callable(fn) then argument_error(1, "async", "function expected, got " .. type(fn)) end
+  if not is_callable(fn) then bad_argument(1, "async", "function expected, got " .. type(fn)) end
   local spawn = core.spawn
   return function(...) return spawn(fn, ...) end
 end
@@ -29,17 +26,17 @@ end
 local function deadline_of(name, options, allowed)
   if options == nil then return nil end
   if type(options) ~= "table" then
-    argument_error(2, name, "table of options expected, got " .. type(options))
+    bad_argument(2, name, "table of options expected, got %s", type(options))
   end
   for key in pairs(options) do
     if not allowed[key] then
-      argument_error(2, name, ("unknown option '%s'"):format(tostring(key)))
+      bad_argument(2, name, "unknown option '%s'", tostring(key))
     end
   end
   local timeout = options.timeout
   if timeout == nil then return nil end
   if type(timeout) ~= "number" or timeout ~= timeout then
-    argument_error(2, name, "option 'timeout' must be a number of seconds")
+    bad_argument(2, name, "option 'timeout' must be a number of seconds")
   end
   return core.now() + math.max(timeout, 0)
 end
@@ -63,13 +60,13 @@ function concur.wait(futures, options) end
 ]]
 function M.wait(futures, options)
   if type(futures) ~= "table" then
-    argument_error(1, "wait", "list of futures expected, got " .. type(futures))
+    bad_argument(1, "wait", "list of futures expected, got " .. type(futures))
   end
   local deadline = deadline_of("wait", options, wait_options)
   local when = options and options.return_when or "all"
   local enough = return_when[when]
   if not enough then
-    argument_error(2, "wait", "option 'return_when' must be \"all\", \"first\" or \"first_error\"")
+    bad_argument(2, "wait", "option 'return_when' must be \"all\", \"first\" or \"first_error\"")
   end
   local watch = core.watch(futures)
   local seen = {}
@@ -102,7 +99,7 @@ function concur.as_completed(futures, options) end
 ]]
 function M.as_completed(futures, options)
   if type(futures) ~= "table" then
-    argument_error(1, "as_completed", "list of futures expected, got " .. type(futures))
+    bad_argument(1, "as_completed", "list of futures expected, got " .. type(futures))
   end
   local deadline = deadline_of("as_completed", options, as_completed_options)
   local watch = core.watch(futures)
@@ -126,7 +123,7 @@ end
 function TaskGroup:start(fn, ...) end
 ]]
 function M.group_start(group, fn, ...)
-  if not is_callable(fn) then argument_error(1, "start", "function expected, got " .. type(fn)) end
+  if not is_callable(fn) then bad_argument(1, "start", "function expected, got " .. type(fn)) end
   local errors = require "concur.errors"
   local ready = core.Future()
   local function started(...)
