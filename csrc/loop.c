@@ -53,6 +53,7 @@ static int loop_start_handles(concur_loop *loop) {
   error = uv_async_init(&loop->uv, &loop->async, on_async);
   if (error != 0) return error;
   loop->async.data = loop;
+  (void)uv_run(&loop->uv, UV_RUN_NOWAIT); /* from here on its descriptor is watched: see fd */
   uv_unref((uv_handle_t *)&loop->async);
   loop->mailbox = concur_mailbox_new(loop_wake, &loop->async);
   return loop->mailbox == NULL ? UV_ENOMEM : 0;
@@ -427,15 +428,27 @@ void concur_loop_step(concur_loop *loop, lua_State *L, uint64_t max_ns) {
   if (!concur_mailbox_sleep(loop->mailbox) || !sources_sleep(loop)) loop_wake(&loop->async);
 }
 
+/* When libuv itself has something to do, whatever comes: a timer of its own, a handle to close, a
+   descriptor that only polling makes it watch. */
+static uint64_t uv_due_ns(concur_loop *loop, uint64_t now) {
+  uv_update_time(&loop->uv);
+  uv_ref((uv_handle_t *)&loop->async);
+  int wait_ms = uv_backend_timeout(&loop->uv);
+  uv_unref((uv_handle_t *)&loop->async);
+  return wait_ms < 0 ? CONCUR_NEVER : now + (uint64_t)wait_ms * NS_PER_MS;
+}
+
 uint64_t concur_loop_next_timeout(concur_loop *loop) {
   if (loop->ready_head != NULL || concur_loop_pending(loop) || loop->runtime->reports_pending) {
     return 0;
   }
+  if (loop->is_virtual && loop->timers.count > 0) return 0;
+  uint64_t now = uv_hrtime();
   uint64_t deadline = concur_heap_deadline(&loop->timers);
+  uint64_t uv_deadline = uv_due_ns(loop, now);
+  if (uv_deadline < deadline) deadline = uv_deadline;
   if (deadline == CONCUR_NEVER) return CONCUR_NEVER;
-  uint64_t now = concur_loop_now(loop);
-  if (loop->is_virtual || deadline <= now) return 0;
-  return deadline - now;
+  return deadline > now ? deadline - now : 0;
 }
 
 void concur_loop_collect(concur_loop *loop, lua_State *L) {

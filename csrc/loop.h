@@ -158,8 +158,8 @@ concur_drive_end concur_loop_drive(concur_loop *loop, lua_State *L);
 /* Runs what is ready, then waits for at most `max_ns` for something to come and runs that. */
 void concur_loop_step(concur_loop *loop, lua_State *L, uint64_t max_ns);
 
-/* Nanoseconds until the loop has something to do: 0 when it has now, CONCUR_NEVER when only a
-   descriptor or mail can bring something. */
+/* Nanoseconds until the loop, or libuv, has something to do: 0 when it has now, as long as libuv has
+   not begun to watch some descriptor; CONCUR_NEVER when only a descriptor or mail can bring it. */
 uint64_t concur_loop_next_timeout(concur_loop *loop);
 
 /* True when a driver has something to wait for. */

@@ -25,8 +25,12 @@ static const size_t LEAST_LIMIT = (size_t)1024 * 1024;
 /* Pieces of stderr taken at once when a worker has ended: its children may go on writing. */
 enum { LAST_READS = 64 };
 
+static const char damage[] = "has damaged the memory that it shares with its pool";
+
+/* It is ended when it is collected. */
 static void child_complain(concur_child *child, const char *text) {
   if (child->complaint[0] != '\0') return;
+  child->look = true;
   (void)snprintf(child->complaint, sizeof child->complaint, "%s", text);
 }
 
@@ -82,6 +86,11 @@ static void on_stderr(uv_poll_t *poll, int status, int events) {
 }
 
 /* ---- starting and freeing ---- */
+
+static void ghost_release(concur_child_slot *slot) {
+  if (slot->ghost != NULL) concur_job_release(slot->ghost);
+  slot->ghost = NULL;
+}
 
 static void free_when_unused(concur_child *child) {
   if (child->pool == NULL && child->handles == 0) free(child);
@@ -246,6 +255,7 @@ void concur_child_release(concur_child *child) {
   if (child->bell_handle.uv != NULL) concur_handle_close(&child->bell_handle);
   concur_link_close(&child->link);
   concur_frame_parser_free(&child->parser);
+  for (uint32_t i = 0; i < CONCUR_LINK_SLOTS; i++) ghost_release(&child->slots[i]);
   child->pool = NULL;
   free_when_unused(child);
 }
@@ -255,6 +265,7 @@ void concur_child_release(concur_child *child) {
 bool concur_child_accepts(const concur_child *child) {
   const concur_worker_settings *settings = child->pool->settings;
   return !child->quitting && !child->lost && !child->ending && !child->ended && !child->blocked &&
+         child->complaint[0] == '\0' &&
          (settings->max_jobs == 0 || child->sent_jobs < settings->max_jobs);
 }
 
@@ -331,8 +342,7 @@ static void outgoing_sent(concur_child *child, concur_outgoing *outgoing) {
   concur_node_unlink(&outgoing->node);
   if (outgoing == &child->setup || outgoing == &child->quit) return;
   concur_child_slot *slot = concur_container_of(outgoing, concur_child_slot, outgoing);
-  if (slot->ghost != NULL) concur_job_release(slot->ghost);
-  slot->ghost = NULL;
+  ghost_release(slot);
 }
 
 /* Puts as much of it into the ring as there is room for; true when that was all. */
@@ -371,7 +381,7 @@ static void child_pump(concur_child *child) {
     }
     child_publish(child);
     if (ring->damaged) {
-      child_complain(child, "has damaged the memory that it shares with its pool");
+      child_complain(child, damage);
       return;
     }
     if (concur_ring_want_room(ring)) {
@@ -511,7 +521,7 @@ static bool child_read(concur_child *child) {
     }
     if (state == CONCUR_FRAME_WHOLE && !on_frame(child)) return false;
   }
-  if (ring->damaged) child_complain(child, "has damaged the memory that it shares with its pool");
+  if (ring->damaged) child_complain(child, damage);
   if (concur_ring_release(ring)) concur_link_ring_bell(&child->link);
   return !ring->damaged;
 }
@@ -547,6 +557,7 @@ void concur_child_collect(concur_child *child) {
 }
 
 bool concur_child_sleep(concur_child *child) {
+  if (child->look) return false;
   return child->complaint[0] != '\0' || concur_ring_want_data(&child->link.in);
 }
 

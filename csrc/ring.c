@@ -14,12 +14,13 @@ void concur_ring_init(concur_ring *ring, concur_ring_shared *shared, unsigned ch
 
 /* How many bytes may be written. */
 static size_t ring_room(concur_ring *ring) {
-  ring->other = atomic_load(&ring->shared->read);
-  uint64_t used = ring->position - ring->other;
-  if (used > ring->capacity) {
+  uint64_t other = atomic_load(&ring->shared->read);
+  uint64_t used = ring->position - other;
+  if (used > ring->capacity) { /* concur_ring_write goes on counting with what could be true */
     ring->damaged = true;
     return 0;
   }
+  ring->other = other;
   return ring->capacity - (size_t)used;
 }
 

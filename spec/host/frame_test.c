@@ -219,6 +219,9 @@ static void test_damage(void) {
   static const unsigned char filling[RING];
   CHECK(concur_ring_write(&pair.writer, filling, RING) == 0 && pair.writer.damaged);
   CHECK(!concur_ring_want_room(&pair.writer));
+  atomic_store(&pair.shared.read, UINT64_C(1) << 60); /* what is written stays within the ring */
+  CHECK(concur_ring_write(&pair.writer, filling, RING) == 0);
+  CHECK(concur_ring_write(&pair.writer, filling, 1) == 1);
 }
 
 int main(int argc, char **argv) {
