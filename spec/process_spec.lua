@@ -189,8 +189,10 @@ describe("process.run", function()
     assert.same({ "EACCES", support.root .. "/README.md" }, { err.code, err.path })
     err = select(2, process.run { "true", cwd = "/no/such/directory" })
     assert.same({ "ENOENT", "/no/such/directory", "chdir" }, { err.code, err.path, err.call })
-    err = select(2, process.run { "true", ("x"):rep(300000) })
-    assert.equal("E2BIG", err.code)
+    if not (os.getenv "LD_PRELOAD" or ""):find "valgrind" then -- which ends the child there instead
+      err = select(2, process.run { "true", ("x"):rep(300000) })
+      assert.equal("E2BIG", err.code)
+    end
     assert.equal("concur-no-such-program",
       expect.error("OSError", process.run, { "concur-no-such-program", check = true }).path)
   end)
