@@ -150,11 +150,12 @@ describe("the HTTP server", function()
 
   it("serves many clients at once", function()
     local http = socket.require "socket.http"
+    local patient <close> = servers.example "examples/15_http_server.lua"
     concur.run(function()
       local requests = {}
       for i = 1, 200 do
         requests[i] = function()
-          return (http.request(("http://127.0.0.1:%d/echo"):format(server.port), "body " .. i))
+          return (http.request(("http://127.0.0.1:%d/echo"):format(patient.port), "body " .. i))
         end
       end
       local bodies = concur.gather(requests)
