@@ -33,7 +33,7 @@ enum {
   FIRST_LOOK_MS = 2,     /* between two looks at a group that ends, at first */
   LONGEST_LOOK_MS = 128, /* and later */
   CLOSE_GRACE_MS = 5000, /* closing: the longest grace time */
-  KILL_WAIT_MS = 2000    /* closing: how long what was killed may take to be gone */
+  KILL_WAIT_MS = 2000    /* how long what was killed may take to be gone */
 };
 
 #define NS_PER_MS UINT64_C(1000000)
@@ -171,12 +171,18 @@ static void look_later(concur_process *process) {
 static void on_group_look(uv_timer_t *timer) {
   concur_process *process = timer->data;
   bool lives = group_lives(process) && !only_zombies(process->pid);
-  if (lives && uv_hrtime() < process->kill_at_ns) {
-    look_later(process);
-    return;
+  uint64_t now = uv_hrtime();
+  if (lives && now >= process->kill_at_ns && !process->killed) {
+    (void)group_signal(process, SIGKILL);
+    process->killed = true;
+    process->kill_at_ns = now + KILL_WAIT_MS * NS_PER_MS;
+    process->look_ms = FIRST_LOOK_MS;
   }
-  if (lives) (void)group_signal(process, SIGKILL);
-  process_gone(process);
+  if (lives && now < process->kill_at_ns) {
+    look_later(process);
+  } else {
+    process_gone(process);
+  }
 }
 
 /* The leader was reaped while its group is being ended. */

@@ -57,7 +57,7 @@ typedef struct concur_process {
   bool status_lost;    /* something else in this process has reaped it */
   bool own_group, detached, hold;
   bool ending;         /* it was asked to end */
-  bool killed;         /* the loop closes and KILL was sent */
+  bool killed;         /* KILL was sent to what is left of its group, or since the loop closes */
   bool released;
   uint64_t grace_ns;
   uint64_t kill_at_ns; /* while ending; uv_hrtime */

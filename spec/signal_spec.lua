@@ -15,6 +15,11 @@ local function mask(name)
   return tonumber(status:match(name .. ":%s*(%x+)"), 16)
 end
 
+-- A signal has a handler that had none then; under valgrind each has one of valgrind's, always.
+local function caught_since(before)
+  return support.under_valgrind or mask "SigCgt" ~= before
+end
+
 describe("signal.receive", function()
   it("iterates over the signals that arrive", function()
     local got = {}
@@ -182,12 +187,12 @@ describe("signal.receive", function()
     concur.run(function()
       concur.spawn(signal.raise, "SIGUSR1")
       for _ in signal.receive "SIGUSR1" do -- luacheck: ignore 512 (it is left at once)
-        assert.are_not.equal(before, mask "SigCgt")
+        assert.is_true(caught_since(before))
         break
       end
       assert.equal(before, mask "SigCgt")
       signal.receive("SIGUSR2", "SIGHUP")
-      assert.are_not.equal(before, mask "SigCgt")
+      assert.is_true(caught_since(before))
       collectgarbage()
       assert.equal(before, mask "SigCgt")
     end)

@@ -22,6 +22,7 @@ end
 
 support.build = absolute(os.getenv "CONCUR_BUILD" or "build")
 support.time_scale = tonumber(os.getenv "CONCUR_TIME_SCALE") or 1
+support.under_valgrind = (os.getenv "LD_PRELOAD" or ""):find "valgrind" ~= nil
 
 local interpreter = os.getenv "CONCUR_LUA" or "lua5.4"
 support.lua = interpreter:find("/", 1, true) and absolute(interpreter) or interpreter
