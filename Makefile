@@ -228,7 +228,7 @@ shuffle: build ## the specs with ready tasks shuffled and threads held up (SEEDS
 
 shuffle-tsan: ## the same under ThreadSanitizer
 	@scripts/setup build test sanitizers
-	@$(SUBMAKE) shuffled $(TSAN_BUILD) TEST_ENV='$(TSAN_ENV)'
+	@$(SUBMAKE) shuffled $(TSAN_BUILD) TEST_LUA=$(abspath $(BUILD))/tsan/testhost TEST_ENV='$(TSAN_ENV)'
 
 soak: ## mixed load with invariants, memory and descriptors and threads flat (MINUTES=10)
 	@scripts/setup build test sanitizers
