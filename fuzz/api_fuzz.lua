@@ -71,6 +71,15 @@ local function body()
   end
 end
 
+-- A message handler.  One that raises while it has a `<close>` variable which raises as well runs for
+-- ever in Lua's own xpcall (5.4.4), so these raise nothing.
+local function handler()
+  local run = body()
+  return function(...)
+    return select(2, pcall(run, ...))
+  end
+end
+
 local foreign = assert(io.tmpfile()) -- a userdata of somebody else's
 
 local function refuse() error "a metamethod refuses" end
@@ -178,7 +187,7 @@ local arguments = {
   end,
   wrap = function() return body() end,
   pcall = function() return body(), any() end,
-  xpcall = function() return body(), body(), any() end,
+  xpcall = function() return body(), handler(), any() end,
   Queue = function() return random(0, 2) end,
   LifoQueue = function() return random(0, 2) end,
   PriorityQueue = function() return random(0, 2) end,
@@ -423,7 +432,7 @@ local function odd_place()
   elseif kind == 2 then
     string.gsub("abc", "%w", function() acts(1) end)
   elseif kind == 3 then
-    xpcall(error, function() acts(1) end)
+    xpcall(error, function() pcall(acts, 1) end)
   elseif kind == 4 then
     tostring(setmetatable({}, { __tostring = function() acts(1) return "t" end }))
   elseif kind == 5 then
