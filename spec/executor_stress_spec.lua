@@ -3,6 +3,7 @@
 
 local concur = require "concur"
 local errors = require "concur.errors"
+local resident = require "spec.support.resident"
 local support = require "spec.support"
 
 local SECONDS = tonumber(os.getenv "CONCUR_STRESS_SECONDS") or 1
@@ -80,11 +81,6 @@ describe("a pool under load", function()
   it("does 100,000 jobs and gives the memory back", function()
     local count = support.time_scale > 1 and 20000 or 100000
     local pool <close> = concur.ThreadPoolExecutor(4)
-    local function resident()
-      local file <close> = assert(io.open "/proc/self/statm")
-      file:read "n"
-      return file:read "n" * 4096
-    end
     concur.run(function()
       local sum, after_first = 0, nil
       for round = 1, 10 do
@@ -107,7 +103,7 @@ describe("a pool under load", function()
       local n = count // 10
       assert.equal(10 * n * (n + 1) // 2, sum)
       if support.time_scale == 1 then
-        assert.is_true(resident() - after_first < 16e6, resident() - after_first)
+        assert.is_true(resident() - after_first < 16e6 / 1024, resident() - after_first)
       end
     end)
     assert.equal(count, pool:stats().completed)

@@ -9,12 +9,7 @@ describe("a cancelled job that was half sent to a worker which has ended", funct
     support.check_lua([[
       local concur = require "concur"
       local BIG = ("x"):rep(8 << 20)
-      local function resident() -- KiB
-        for line in io.lines "/proc/self/status" do
-          local size = line:match "^VmRSS:%s+(%d+)"
-          if size then return tonumber(size) end
-        end
-      end
+      local resident = require "spec.support.resident"
       local function pid()
         local file <close> = assert(io.open "/proc/self/stat")
         return file:read "n"

@@ -9,12 +9,7 @@ describe("a lookup whose task is lost", function()
     support.check_lua([[
       local concur = require "concur"
       local dns = require "concur.dns"
-      local function resident() -- KiB
-        for line in io.lines "/proc/self/status" do
-          local size = line:match "^VmRSS:%s+(%d+)"
-          if size then return tonumber(size) end
-        end
-      end
+      local resident = require "spec.support.resident"
       local function look_up()
         dns.resolve("127.0.0.1", "http") -- a name of a service: asked on a thread
       end
